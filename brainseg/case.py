@@ -1,0 +1,88 @@
+"""A patient's scan and its segmentation as plain arrays: the one home of the axis convention.
+
+Arrays are indexed `(C, X, Y, Z)` or `(X, Y, Z)`; `affine` (4x4) maps voxel indices to RAS+ millimetres (x grows to the
+patient's right, y to anterior, z to superior), as nibabel does. DICOM and ITK speak LPS+; `LPS_TO_RAS` converts, once,
+in the readers.
+
+A TIFF slice has row 0 anterior and column 0 at the patient's right; slice numbers grow towards the head. Read as
+X = column, Y = row, Z = slice its affine is `TIFF_AFFINE`, in units of voxels, because a TIFF slice has no spacing:
+`spacing_mm` is then None and nothing measured on it is in millimetres.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+CHANNELS = ("pre-contrast", "FLAIR", "post-contrast")
+FLAIR = CHANNELS.index("FLAIR")
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+TIFF_AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+Layout = Literal["tiff", "nifti", "dicom", "itk"]
+Spacing = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One patient's scan, ready for a network.
+
+    Attributes:
+        name: safe, unique, from folder or file names; never from DICOM header attributes.
+        image: float32 `(3, X, Y, Z)` in the order of `CHANNELS`; a missing sequence is a copy of FLAIR.
+        affine: float64 `(4, 4)`, voxel index to RAS+ mm (voxels where `spacing_mm` is None).
+        spacing_mm: size of a voxel along X, Y, Z; None where the source does not say.
+        layout: what kind of file it came from.
+        files: the FLAIR's files in order of Z (one per slice for TIFF and DICOM, else one).
+        missing: the channels that were not given and are copies of FLAIR.
+        notes: what the reader did or saw that the user should know ("MONOCHROME1 inverted").
+    """
+
+    name: str
+    image: NDArray[np.float32]
+    affine: NDArray[np.float64]
+    spacing_mm: Spacing | None
+    layout: Layout
+    files: tuple[Path, ...] = ()
+    missing: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Size of the scan's own grid, `(X, Y, Z)`."""
+        x, y, z = self.image.shape[1:]
+        return x, y, z
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """A mask on the scan's own grid, and what made it.
+
+    Attributes:
+        mask: uint8 0/1 `(X, Y, Z)`.
+        probability: float32 `(X, Y, Z)` in [0, 1], before threshold and clean-up.
+        affine, spacing_mm: those of the case.
+        threshold: probability at or above which a voxel was called abnormal.
+        bundle: name of the bundle (of several, joined by "+").
+        weights_sha256: hash of the weights file (of several, joined by "+").
+        seconds: wall-clock time of preprocessing, network and clean-up.
+    """
+
+    mask: NDArray[np.uint8]
+    probability: NDArray[np.float32]
+    affine: NDArray[np.float64]
+    spacing_mm: Spacing | None
+    threshold: float
+    bundle: str
+    weights_sha256: str
+    seconds: float = 0.0
+
+
+def spacing_of(affine: NDArray[np.float64]) -> Spacing:
+    """Length in mm of a step along X, Y and Z of a 4x4 `affine`."""
+    x, y, z = (float(length) for length in np.linalg.norm(affine[:3, :3], axis=0))
+    return x, y, z
