@@ -1,0 +1,101 @@
+#!/usr/bin/env python3
+"""Render bundles/<name>/ from bundles/source with MONAI's ConfigParser.
+
+    python scripts/render_bundles.py           write configs, licence and metadata of every bundle
+    python scripts/render_bundles.py --check   exit 1 if a committed bundle differs from its source
+
+Weights (models/) and model cards (docs/) are not rendered.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser
+
+BUNDLES = Path(__file__).resolve().parents[1] / "bundles"
+SOURCE = BUNDLES / "source"
+PARTS = {
+    "train": ("base", "validate", "train"),
+    "evaluate": ("base", "validate", "evaluate"),
+    "inference": ("base", "inference"),
+}
+OVERLAYS = ("multi_gpu_train",)
+TUNABLES = (
+    "imports bundle_root dataset_dir datalist output_dir checkpoint weights fold folds max_epochs batch_size "
+    "slices_per_patient learning_rate ema_momentum val_interval cache_rate num_workers seed amp device threshold "
+    "smallest_lesion_voxels pixel_mm window"
+).split()
+
+
+def names() -> list[str]:
+    return sorted(path.stem for path in (SOURCE / "networks").glob("*.yaml"))
+
+
+def merge(base: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
+    """`base` with `extra` laid over it: mappings join key by key, everything else is replaced."""
+    merged = dict(base)
+    for key, value in extra.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = merge(merged[key], value) if both else value
+    return merged
+
+
+def config(name: str, kind: str) -> dict[str, Any]:
+    """One complete config, tunables first."""
+    merged: dict[str, Any] = {}
+    for part in PARTS[kind]:
+        merged = merge(merged, ConfigParser.load_config_file(SOURCE / f"{part}.yaml"))
+    network = ConfigParser.load_config_file(SOURCE / "networks" / f"{name}.yaml")
+    network.pop("_meta_")
+    if kind != "train":
+        network.pop("output_bias")
+    tunables = {key: merged.pop(key) for key in TUNABLES if key in merged}
+    return {**tunables, **network, **merged}
+
+
+def metadata(name: str) -> dict[str, Any]:
+    shared = ConfigParser.load_config_file(SOURCE / "metadata.yaml")
+    own = ConfigParser.load_config_file(SOURCE / "networks" / f"{name}.yaml")["_meta_"]
+    return merge(shared, own)
+
+
+def render(name: str) -> dict[str, str]:
+    """Path inside the bundle -> text."""
+    def text(value: dict[str, Any]) -> str:
+        return json.dumps(value, indent=4, ensure_ascii=False) + "\n"
+
+    files = {f"configs/{kind}.json": text(config(name, kind)) for kind in PARTS}
+    for overlay in OVERLAYS:
+        files[f"configs/{overlay}.json"] = text(ConfigParser.load_config_file(SOURCE / f"{overlay}.yaml"))
+    files["configs/metadata.json"] = text(metadata(name))
+    files["configs/logging.conf"] = (SOURCE / "logging.conf").read_text()
+    files["LICENSE"] = (SOURCE / "LICENSE").read_text()
+    return files
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a bundle is not current")
+    check = parser.parse_args().check
+    stale = []
+    for name in names():
+        for inside, content in render(name).items():
+            path = BUNDLES / name / inside
+            if path.is_file() and path.read_text() == content:
+                continue
+            stale.append(path.relative_to(BUNDLES))
+            if not check:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(content)
+    for path in stale:
+        print(f"{'not current' if check else 'rendered'}: bundles/{path}")
+    return int(check and bool(stale))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

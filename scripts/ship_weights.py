@@ -1,0 +1,49 @@
+#!/usr/bin/env python3
+"""Put the best weights of a training run into a shipped bundle, in half precision and with their SHA-256.
+
+    python scripts/ship_weights.py RUN BUNDLE
+
+RUN is a folder that `brainseg train` or a bundle's train.json wrote (models/model.pt, a plain state_dict). The file is
+written from a buffer, so that equal weights give equal bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import shutil
+from pathlib import Path
+
+import torch
+
+BUNDLES = Path(__file__).resolve().parents[1] / "bundles"
+LARGEST = 20_000_000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("bundle", choices=sorted(path.stem for path in (BUNDLES / "source" / "networks").glob("*.yaml")))
+    args = parser.parse_args()
+    state = torch.load(args.run / "models" / "model.pt", map_location="cpu", weights_only=True)
+    half = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
+    if not all(torch.isfinite(value).all() for value in half.values()):
+        parser.error("weights that are not finite in half precision")
+    buffer = io.BytesIO()
+    torch.save(half, buffer)
+    if buffer.tell() > LARGEST:
+        parser.error(f"{buffer.tell()} bytes are more than the {LARGEST} a repository should hold")
+    target = BUNDLES / args.bundle / "models"
+    target.mkdir(exist_ok=True)
+    (target / "model.pt").write_bytes(buffer.getvalue())
+    digest = hashlib.sha256(buffer.getvalue()).hexdigest()
+    (target / "model.pt.sha256").write_text(f"{digest}  model.pt\n")
+    record = args.run / "models" / "training.json"
+    if record.is_file():
+        shutil.copy(record, target / "training.json")
+    print(f"{target / 'model.pt'}: {buffer.tell() / 1e6:.1f} MB, SHA-256 {digest}")
+
+
+if __name__ == "__main__":
+    main()
