@@ -26,10 +26,31 @@ PARTS = {
 }
 OVERLAYS = ("multi_gpu_train",)
 TUNABLES = (
-    "imports bundle_root dataset_dir datalist output_dir checkpoint weights fold folds max_epochs batch_size "
-    "slices_per_patient learning_rate ema_momentum val_interval cache_rate num_workers seed amp device threshold "
-    "smallest_lesion_voxels pixel_mm window"
-).split()
+    "imports",
+    "bundle_root",
+    "dataset_dir",
+    "datalist",
+    "output_dir",
+    "checkpoint",
+    "weights",
+    "fold",
+    "folds",
+    "max_epochs",
+    "batch_size",
+    "slices_per_patient",
+    "learning_rate",
+    "ema_momentum",
+    "val_interval",
+    "cache_rate",
+    "num_workers",
+    "seed",
+    "amp",
+    "device",
+    "threshold",
+    "smallest_lesion_voxels",
+    "pixel_mm",
+    "window",
+)
 
 
 def names() -> list[str]:
@@ -66,6 +87,7 @@ def metadata(name: str) -> dict[str, Any]:
 
 def render(name: str) -> dict[str, str]:
     """Path inside the bundle -> text."""
+
     def text(value: dict[str, Any]) -> str:
         return json.dumps(value, indent=4, ensure_ascii=False) + "\n"
 

@@ -24,7 +24,9 @@ LARGEST = 20_000_000
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
-    parser.add_argument("bundle", choices=sorted(path.stem for path in (BUNDLES / "source" / "networks").glob("*.yaml")))
+    parser.add_argument(
+        "bundle", choices=sorted(path.stem for path in (BUNDLES / "source" / "networks").glob("*.yaml"))
+    )
     args = parser.parse_args()
     state = torch.load(args.run / "models" / "model.pt", map_location="cpu", weights_only=True)
     half = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
