@@ -1,4 +1,4 @@
-"""What is under a path: which patients, which series, which of them is the FLAIR, and why."""
+"""A patient as found on disk: which files are the FLAIR, and why they are thought to be."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from brainseg.case import Layout
+from brainseg.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class Patient:
         why: one sentence that says how the FLAIR was recognised.
         certain: False where the format cannot say that it is a FLAIR (NIfTI, TIFF).
         skipped: files under `path` that are not images of this patient (junk, localisers, other series), counted.
+        problem: what makes this patient unreadable, seen while searching; to be raised by whoever reads it, so that
+            one bad patient does not hide the others of a cohort.
     """
 
     name: str
@@ -49,3 +52,4 @@ class Patient:
     why: str = ""
     certain: bool = False
     skipped: int = 0
+    problem: InputError | None = None

@@ -1,0 +1,15 @@
+"""What is under a path: which patients, which series, which of them is the FLAIR, and why.
+
+walk.py      the folders and files under a path
+tiff.py      numbered TIFF slices and their masks
+volumes.py   NIfTI, MHA and NRRD, told apart by file name
+headers.py   DICOM headers, read once and without pixels
+choice.py    which DICOM series is the FLAIR, by its words and by its physics
+dicom.py     DICOM files to studies
+search.py    find_patients: all of the above
+"""
+
+from brainseg.study.patient import Patient, Series
+from brainseg.study.search import find_patients
+
+__all__ = ["Patient", "Series", "find_patients"]

@@ -1,0 +1,78 @@
+"""find_patients: the patients under any path."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from brainseg.errors import InputError, UsageError
+from brainseg.study import dicom, tiff, volumes
+from brainseg.study.names import named, safe_name
+from brainseg.study.patient import Patient
+from brainseg.study.walk import ITK, NIFTI, TIFF, walk
+
+EXPECTED = "give a folder of TIFF slices, a NIfTI, MHA or NRRD volume, or a DICOM folder or zip"
+
+
+def find_patients(path: Path, *, series: str | None = None, name: str | None = None) -> list[Patient]:
+    """The patients under `path`, a folder or a file, in natural order of their names.
+
+    Files are told apart by suffix (TIFF, NIfTI, MHA, NRRD) or by the DICOM prefix; only DICOM headers are opened. Where
+    several patients are found, one that cannot be read carries its `problem` and the rest are unharmed; where there is
+    only one, its problem is raised. A zip is opened first, with `brainseg.readers.archive.opened`.
+
+    Args:
+        path: what the user gave.
+        series: SeriesInstanceUID of the DICOM series to take for the FLAIR; only its patient is then found.
+        name: name of the patient if there is exactly one (the stem of the zip that it came in).
+
+    Raises:
+        UsageError: if `path` does not exist, or no DICOM series under it has the UID `series`.
+        InputError: if there is nothing to read, or the only patient there is has a problem.
+        EnvironmentFault: if a folder may not be read.
+    """
+    path = Path(path)
+    if path.name in ("", ".", ".."):
+        path = path.resolve()
+    if not path.exists():
+        raise UsageError(path, "does not exist", "check the path")
+    if path.name.upper() == "DICOMDIR" and path.is_file():
+        path = path.parent
+    patients = _in_folder(path, series) if path.is_dir() else _in_file(path, series)
+    if len(patients) == 1:
+        if patients[0].problem is not None:
+            raise patients[0].problem
+        if name is not None:
+            return [replace(patients[0], name=safe_name(name))]
+    return patients
+
+
+def _in_file(path: Path, series: str | None) -> list[Patient]:
+    lower = path.name.lower()
+    if lower.endswith(".zip"):
+        raise UsageError(path, "is a zip, which has to be opened first", "unpack it and give the folder")
+    if series is None and lower.endswith(TIFF):
+        return named(tiff.find_one(path))
+    if series is None and lower.endswith(NIFTI + ITK):
+        return named(volumes.find_one(path))
+    found = dicom.find_one(path, series)
+    if not found and series is not None:
+        raise UsageError(path, f"is not of series {series}", "check the UID given with --series")
+    if not found:
+        raise InputError(path, "is not an image that can be read", EXPECTED)
+    return named(found)
+
+
+def _in_folder(path: Path, series: str | None) -> list[Patient]:
+    folders = list(walk(path))
+    found = dicom.find(path, folders, series)
+    if series is not None:
+        if not found:
+            raise UsageError(path, f"holds no image series {series}", "check the UID given with --series")
+        return named(found)
+    found += tiff.find(path, folders) + volumes.find(path, folders)
+    if not found:
+        count = sum(map(len, folders))
+        holds = f"holds {count} file{'s' * (count != 1)}, none of which can be read" if count else "holds no files"
+        raise InputError(path, holds, EXPECTED)
+    return named(found)

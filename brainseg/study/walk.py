@@ -1,0 +1,89 @@
+"""The folders under a path and the files in each, sorted by what kind they can be; nothing is opened."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from brainseg.errors import EnvironmentFault
+from brainseg.study.names import natural
+
+TIFF = (".tif", ".tiff")
+NIFTI = (".nii", ".nii.gz")
+ITK = (".mha", ".mhd", ".nrrd", ".nhdr")
+OWN_OUTPUT = {"run.json", "cohort.csv"}
+BIDS_ASIDE = {"derivatives", "sourcedata"}
+
+
+@dataclass
+class Folder:
+    """One folder and the names of its files.
+
+    Attributes:
+        path: where it is.
+        parts: its path relative to the root of the search; empty for the root.
+        tiffs, volumes: file names by suffix, in natural order.
+        others: all other names, any of which may be DICOM.
+    """
+
+    path: Path
+    parts: tuple[str, ...]
+    tiffs: list[str] = field(default_factory=list)
+    volumes: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+
+    def add(self, name: str) -> None:
+        """Sort one file name into its list."""
+        lower = name.lower()
+        if lower.endswith(TIFF):
+            self.tiffs.append(name)
+        elif lower.endswith(NIFTI + ITK):
+            self.volumes.append(name)
+        else:
+            self.others.append(name)
+
+    def __len__(self) -> int:
+        return len(self.tiffs) + len(self.volumes) + len(self.others)
+
+
+def walk(root: Path) -> Iterator[Folder]:
+    """Every folder from `root` down, in natural order.
+
+    Hidden files and folders, `__MACOSX`, results of brainseg itself (a folder with run.json and cohort.csv) and, beside
+    BIDS subjects, derivatives and sourcedata are passed over. Links are followed, each folder once.
+
+    Raises:
+        EnvironmentFault: if a folder may not be read.
+    """
+    seen: set[tuple[int, int]] = set()
+    waiting: list[tuple[Path, tuple[str, ...]]] = [(root, ())]
+    while waiting:
+        path, parts = waiting.pop()
+        folder = Folder(path, parts)
+        below: list[str] = []
+        try:
+            status = path.stat()
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            with os.scandir(path) as entries:
+                for entry in entries:
+                    if entry.name.startswith(".") or entry.name == "__MACOSX":
+                        continue
+                    if entry.is_dir():
+                        below.append(entry.name)
+                    elif entry.is_file():
+                        folder.add(entry.name)
+        except OSError as error:
+            raise EnvironmentFault(path, f"cannot be read ({error.strerror})", "check its permissions") from error
+        if parts and OWN_OUTPUT.issubset(folder.others):
+            continue
+        if any(name.startswith("sub-") for name in below):
+            below = [name for name in below if name not in BIDS_ASIDE]
+        for names in (folder.tiffs, folder.volumes, folder.others):
+            names.sort(key=natural)
+        below.sort(key=natural, reverse=True)
+        waiting.extend((path / name, (*parts, name)) for name in below)
+        yield folder

@@ -1,0 +1,305 @@
+"""What is found under a path: patients by layout, names, and the series chosen for each."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from brainseg.errors import InputError, UsageError
+from brainseg.study import Patient, find_patients
+from brainseg.study.names import natural, safe_name, unique
+from brainseg.study.volumes import Named
+
+
+def touch(root: Path, *names: str) -> Path:
+    """Empty files: a search opens nothing but DICOM headers."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+def kaggle(root: Path, patient: str, slices: int = 12) -> Path:
+    for i in range(1, slices + 1):
+        touch(root, f"{patient}/{patient}_{i}.tif", f"{patient}/{patient}_{i}_mask.tif")
+    return root
+
+
+def names(patients: list[Patient]) -> list[str]:
+    return [patient.name for patient in patients]
+
+
+# --- paths
+
+
+def test_path_that_does_not_exist_is_usage(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="nowhere: does not exist"):
+        find_patients(tmp_path / "nowhere")
+
+
+def test_folder_without_images_is_refused_with_its_count(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds 2 files, none of which can be read; give a folder of TIFF"):
+        find_patients(touch(tmp_path, "1.png", "2.jpg"))
+
+
+def test_file_that_is_no_image_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is not an image that can be read"):
+        find_patients(touch(tmp_path, "notes.txt") / "notes.txt")
+
+
+def test_link_to_a_folder_above_does_not_loop(tmp_path: Path) -> None:
+    kaggle(tmp_path, "A")
+    (tmp_path / "A" / "up").symlink_to(tmp_path)
+    assert names(find_patients(tmp_path)) == ["A"]
+
+
+# --- TIFF
+
+
+def test_kaggle_tree_gives_a_patient_a_folder_with_slices_in_numerical_order(tmp_path: Path) -> None:
+    kaggle(tmp_path, "TCGA_CS_4941_19960909")
+    kaggle(tmp_path, "TCGA_CS_4942_19970222", slices=3)
+    touch(tmp_path, "data.csv")
+    first, second = find_patients(tmp_path)
+    assert (first.name, second.name) == ("TCGA_CS_4941_19960909", "TCGA_CS_4942_19970222")
+    assert first.path == tmp_path / "TCGA_CS_4941_19960909"
+    assert [f.name for f in first.flair.files] == [f"TCGA_CS_4941_19960909_{i}.tif" for i in range(1, 13)]
+    assert [f.name for f in first.masks] == [f"TCGA_CS_4941_19960909_{i}_mask.tif" for i in range(1, 13)]
+    assert first.flair.layout == "tiff"
+    assert first.certain is False
+    assert first.problem is None
+
+
+def test_patient_folder_is_named_after_itself_also_as_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kaggle(tmp_path, "P7")
+    assert names(find_patients(tmp_path / "P7")) == ["P7"]
+    monkeypatch.chdir(tmp_path / "P7")
+    assert names(find_patients(Path())) == ["P7"]
+
+
+def test_images_and_masks_folders_are_one_patient_named_after_their_parent(tmp_path: Path) -> None:
+    for i in (1, 2, 10):
+        touch(tmp_path, f"P1/images/{i + 90}.tif")
+    for kind in ("images", "masks"):
+        for i in range(1, 11):
+            touch(tmp_path, f"P2/{kind}/{i}.tif")
+    for path in (tmp_path / "P2", tmp_path / "P2" / "images"):
+        (patient,) = find_patients(path)
+        assert patient.name == "P2"
+        assert [f.name for f in patient.flair.files] == [f"{i}.tif" for i in range(1, 11)]
+        assert [str(f.relative_to(tmp_path)) for f in patient.masks] == [f"P2/masks/{i}.tif" for i in range(1, 11)]
+
+
+def test_images_and_masks_may_mirror_a_tree_of_patients(tmp_path: Path) -> None:
+    for i in (1, 2):
+        touch(tmp_path, f"images/A/{i}.tif", f"masks/A/m{i}.tif", f"images/B/{i}.tif", f"masks/B/m{i}.tif")
+    patients = find_patients(tmp_path)
+    assert names(patients) == ["A", "B"]
+    assert [len(p.masks) for p in patients] == [2, 2]
+
+
+def test_flat_folder_of_several_patients_is_told_apart_by_prefix(tmp_path: Path) -> None:
+    for patient in ("A_1", "B_1"):
+        for i in (1, 2):
+            touch(tmp_path, f"{patient}_{i}.tif", f"{patient}_{i}_mask.tif")
+    patients = find_patients(tmp_path)
+    assert names(patients) == ["A_1", "B_1"]
+    assert [len(p.masks) for p in patients] == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        (["p_1.tif", "p_2.tif", "p_4.tif"], "slice 3 is missing between p_2.tif and p_4.tif; "),
+        (["p_1.tif", "p_9.tif"], "slices 2 to 8 are missing between p_1.tif and p_9.tif; "),
+        (["p_1.tif", "p_2.tif", "p_02.tif"], "slice 2 is there twice (p_02.tif and p_2.tif); "),
+        (["p_1.tif", "p_1.tiff"], "slice 1 is there twice (p_1.tif and p_1.tiff); "),
+        (["p_1.tif", "p_2.tif", "p_1_mask.tif"], "image p_2.tif has no mask while others have; "),
+        (["p_1.tif", "p_1_mask.tif", "p_2_mask.tif"], "mask p_2_mask.tif has no image; "),
+        (["p_1_mask.tif", "p_2_mask.tif"], "mask p_1_mask.tif has no image; "),
+        (["p_1.tif", "p_2.tif", "overview.tif"], "overview.tif: has no slice number, among 2 slices that have one; "),
+    ],
+)
+def test_tiff_folder_that_does_not_add_up_is_refused(tmp_path: Path, files: list[str], says: str) -> None:
+    with pytest.raises(InputError) as caught:
+        find_patients(touch(tmp_path, *files))
+    assert says in str(caught.value)
+
+
+def test_one_bad_patient_of_several_carries_its_problem_and_the_others_are_found(tmp_path: Path) -> None:
+    kaggle(tmp_path, "good")
+    touch(tmp_path, "bad/bad_1.tif", "bad/bad_3.tif")
+    bad, good = find_patients(tmp_path)
+    assert (bad.name, good.name) == ("bad", "good")
+    assert "slice 2 is missing" in str(bad.problem)
+    assert good.problem is None
+
+
+def test_single_tiff_is_a_patient_with_its_mask(tmp_path: Path) -> None:
+    touch(tmp_path, "p_5.tif", "p_5_mask.tif", "p_6.tif")
+    (patient,) = find_patients(tmp_path / "p_5.tif")
+    assert (patient.name, len(patient.flair.files), patient.masks) == ("p_5", 1, (tmp_path / "p_5_mask.tif",))
+
+
+def test_own_results_hidden_files_and_macos_leftovers_are_passed_over(tmp_path: Path) -> None:
+    kaggle(tmp_path, "A")
+    touch(tmp_path, "out/run.json", "out/cohort.csv", "out/A/A_1_mask.tif")
+    (tmp_path / "out" / "A").rename(tmp_path / "out" / "x")
+    touch(tmp_path, "A/._A_1.tif", "__MACOSX/A_1.tif", ".A.part/A_1.tif", "out/cohort.csv")
+    assert "A" in names(find_patients(tmp_path))
+
+
+# --- names
+
+
+def test_names_are_safe_unique_and_numbered() -> None:
+    assert safe_name("Müller, Jürgen (3)") == "Muller_Jurgen_3"
+    assert safe_name("../..") == "case"
+    assert safe_name("患者") == "case"
+    assert unique(["a", "A", "a-2", "a"]) == ["a", "A-2", "a-2-2", "a-3"]
+    assert sorted(["s10", "s2", "S1"], key=natural) == ["S1", "s2", "s10"]
+
+
+def test_patients_of_one_name_in_different_folders_are_told_apart(tmp_path: Path) -> None:
+    for site in ("north", "south"):
+        kaggle(tmp_path / site, "P1", slices=2)
+    kaggle(tmp_path / "south", "P2", slices=2)
+    assert names(find_patients(tmp_path)) == ["north_P1", "P2", "south_P1"]
+
+
+def test_unicode_folders_give_unique_ascii_names(tmp_path: Path) -> None:
+    for folder in ("患者一", "患者二", "Zoë 1"):
+        touch(tmp_path, f"{folder}/1.tif")
+    found = names(find_patients(tmp_path))
+    assert len(set(found)) == 3
+    assert all(name.isascii() for name in found)
+    assert "Zoe_1" in found
+
+
+# --- volumes
+
+
+@pytest.mark.parametrize(
+    ("name", "role", "prefix"),
+    [
+        ("flair.nii.gz", "flair", ""),
+        ("FLAIR.nii", "flair", ""),
+        ("p1_flair.nii.gz", "flair", "p1"),
+        ("p1_t2_flair.nii.gz", "flair", "p1"),
+        ("p1_3D_T2FLAIR.mha", "flair", "p1"),
+        ("sub_ax_dark-fluid.nrrd", "flair", "sub"),
+        ("BraTS-GLI-00000-000-t2f.nii.gz", "flair", "BraTS-GLI-00000-000"),
+        ("UPENN-GBM-00001_11_T1GD.nii.gz", "post", "UPENN-GBM-00001_11"),
+        ("flair_to_t1.nii.gz", "flair", ""),
+        ("p1_t1_flair.nii.gz", "pre", "p1"),
+        ("t1.nii.gz", "pre", ""),
+        ("T1pre.nii.gz", "pre", ""),
+        ("sub-1_T1w.nii.gz", "pre", "sub-1"),
+        ("t1_no_contrast.nii.gz", "pre", ""),
+        ("t1c.nii.gz", "post", ""),
+        ("t1ce.nii.gz", "post", ""),
+        ("T1_Gd.nii.gz", "post", ""),
+        ("t1post.nii.gz", "post", ""),
+        ("sub-1_ce-gadolinium_T1w.nii.gz", "post", "sub-1"),
+        ("p1_contrast.nii.gz", "post", "p1"),
+        ("t2.nii.gz", "other", ""),
+        ("p1_seg.nii.gz", "mask", "p1"),
+        ("p1_flair_mask.nii.gz", "mask", "p1"),
+        ("tumor_segmentation.nii.gz", "mask", "tumor"),
+        ("flair_brain_mask.nii.gz", "other", "flair_brain"),
+        ("scan.nii.gz", "unknown", "scan"),
+    ],
+)
+def test_file_name_says_what_a_volume_holds(name: str, role: str, prefix: str) -> None:
+    named = Named.of(Path(name))
+    assert (named.role, named.prefix) == (role, prefix)
+
+
+def test_folder_of_one_patients_volumes(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"TCGA-FG-6692/{n}.nii.gz" for n in ("flair", "t1", "t1c", "t2", "flair_seg")))
+    (patient,) = find_patients(tmp_path)
+    assert patient.name == "TCGA-FG-6692"
+    assert patient.pre is not None
+    assert patient.post is not None
+    assert [s.files[0].name for s in (patient.flair, patient.pre, patient.post)] == [
+        "flair.nii.gz",
+        "t1.nii.gz",
+        "t1c.nii.gz",
+    ]
+    assert [m.name for m in patient.masks] == ["flair_seg.nii.gz"]
+    assert patient.certain is False
+    assert patient.why == "its file name says FLAIR"
+    assert patient.skipped == 1
+
+
+def test_t1_processed_as_the_flair_was_is_preferred(tmp_path: Path) -> None:
+    (patient,) = find_patients(touch(tmp_path, "flair_brain.nii.gz", "t1_brain.nii.gz", "t1.nii.gz", "t1c_reg.nii.gz"))
+    assert patient.pre is not None
+    assert patient.pre.files[0].name == "t1_brain.nii.gz"
+    assert patient.post is not None
+    assert patient.post.files[0].name == "t1c_reg.nii.gz"
+
+
+def test_plainer_of_two_flairs_is_taken_and_said(tmp_path: Path) -> None:
+    (patient,) = find_patients(touch(tmp_path, "P_FLAIR.nii.gz", "P_FLAIR_bias.nii.gz", "P_T1.nii.gz"))
+    assert patient.flair.files[0].name == "P_FLAIR.nii.gz"
+    assert "P_FLAIR_bias.nii.gz" in patient.why
+
+
+def test_several_flairs_of_different_prefix_are_several_patients(tmp_path: Path) -> None:
+    touch(tmp_path, "p1_flair.nii.gz", "p2_flair.nii.gz", "p1_t1.nii.gz", "p2_mask.nii.gz", "atlas.nii.gz")
+    first, second = find_patients(tmp_path)
+    assert (first.name, second.name) == ("p1", "p2")
+    assert first.pre is not None
+    assert second.pre is None
+    assert [m.name for m in second.masks] == ["p2_mask.nii.gz"]
+
+
+def test_bids_tree_gives_a_patient_a_session(tmp_path: Path) -> None:
+    for ses in ("01", "02"):
+        for end in ("FLAIR", "T1w", "ce-gadolinium_T1w", "T2w"):
+            touch(tmp_path, f"sub-7/ses-{ses}/anat/sub-7_ses-{ses}_{end}.nii.gz")
+        touch(tmp_path, f"sub-7/ses-{ses}/func/sub-7_ses-{ses}_task-rest_bold.nii.gz")
+    touch(tmp_path, "sub-8/anat/sub-8_FLAIR.nii.gz", "derivatives/x/sub-7/anat/sub-7_FLAIR.nii.gz")
+    touch(tmp_path, "dataset_description.json")
+    patients = find_patients(tmp_path)
+    assert names(patients) == ["sub-7_ses-01", "sub-7_ses-02", "sub-8"]
+    post = patients[0].post
+    assert post is not None
+    assert post.files[0].name == "sub-7_ses-01_ce-gadolinium_T1w.nii.gz"
+    assert all(patient.problem is None for patient in patients)
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        (["a.nii.gz", "b.nii.gz"], "no file name says FLAIR: a.nii.gz, b.nii.gz; rename"),
+        (["t1.nii.gz"], "no file name says FLAIR: t1.nii.gz; rename"),
+        (["p_flair_a.nii.gz", "p_flair_b.nii.gz"], "several volumes say FLAIR: p_flair_a.nii.gz, p_flair_b.nii.gz; "),
+    ],
+)
+def test_volumes_without_one_flair_are_refused_by_list(tmp_path: Path, files: list[str], says: str) -> None:
+    with pytest.raises(InputError) as caught:
+        find_patients(touch(tmp_path, *files))
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "layout"), [("P.1.nii.gz", "nifti"), ("P.1.nii", "nifti"), ("P.1.mha", "itk"), ("P.1.nrrd", "itk")]
+)
+def test_single_volume_is_a_patient_of_its_stem(tmp_path: Path, file: str, layout: str) -> None:
+    (patient,) = find_patients(touch(tmp_path, file) / file)
+    assert (patient.name, patient.flair.layout, patient.certain) == ("P.1", layout, False)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links")
+def test_linked_files_are_found(tmp_path: Path) -> None:
+    kaggle(tmp_path / "store", "A", slices=2)
+    (tmp_path / "P").mkdir()
+    for file in (tmp_path / "store" / "A").iterdir():
+        (tmp_path / "P" / file.name).symlink_to(file)
+    assert len(find_patients(tmp_path / "P")[0].flair.files) == 2
