@@ -1,0 +1,273 @@
+"""Volumes, lesions, overlap and surface distance of masks: pure functions on the scan's own grid.
+
+Masks are arrays whose nonzero voxels count; `spacing_mm` has one positive number an axis. Where the spacing is unknown
+the caller passes `(1, 1, 1)` and reads every length as voxels.
+
+Empty masks. A ratio of nothing to nothing is NaN, never a flattering 1.0, so two empty masks have NaN overlap and NaN
+distance. When exactly one of prediction and truth is empty, `dice`, `iou` and `surface_dice` are 0 and `hd95` is
+infinite (a finite stand-in would depend on the field of view, and NaN would drop the worst cases from an average);
+`precision` of an empty prediction and `recall` of an empty truth are NaN.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainseg.case import Spacing
+
+Array = NDArray[Any]
+Triple = tuple[float, float, float]
+
+MM3_PER_ML = 1000.0
+CONNECTIVITY = np.ones((3, 3, 3), bool)  # 26 neighbours: voxels that touch at a corner belong together
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """One connected component of a mask.
+
+    Attributes:
+        voxels: number of voxels.
+        volume_ml: millilitres; None where the spacing is unknown.
+        centroid_voxel: mean voxel index along X, Y, Z, counted from 0.
+        centroid_mm: the same point in RAS+ mm; None where the spacing is unknown.
+        diameter_mm: longest diameter within one axial slice, edge to edge; None where the spacing is unknown.
+        diameter_pixels: the same, every pixel taken as 1 x 1.
+        first_slice, last_slice: index along the axial axis, counted from 0, both included.
+        confidence: mean probability of its voxels; None where the probability was not given.
+    """
+
+    voxels: int
+    volume_ml: float | None
+    centroid_voxel: Triple
+    centroid_mm: Triple | None
+    diameter_mm: float | None
+    diameter_pixels: float
+    first_slice: int
+    last_slice: int
+    confidence: float | None
+
+
+def volume_voxels(mask: Array) -> int:
+    """Number of nonzero voxels of `mask`."""
+    return int(np.count_nonzero(mask))
+
+
+def volume_ml(mask: Array, spacing_mm: Spacing) -> float:
+    """Volume of the nonzero voxels of `mask` (X, Y, Z), in millilitres.
+
+    Raises:
+        ValueError: if `spacing_mm` does not have one positive value per axis of `mask`.
+    """
+    _check_spacing(mask, spacing_mm)
+    return volume_voxels(mask) * math.prod(spacing_mm) / MM3_PER_ML
+
+
+def axial_axis(affine: NDArray[np.float64]) -> int:
+    """The voxel axis (0, 1 or 2) whose direction is closest to head-foot; slices across it are the axial ones."""
+    steps = np.asarray(affine, float)[:3, :3]
+    return int(np.argmax(np.abs(steps[2]) / np.linalg.norm(steps, axis=0)))
+
+
+def find_lesions(
+    mask: Array, probability: Array | None, affine: NDArray[np.float64], spacing_mm: Spacing | None
+) -> list[Lesion]:
+    """The 26-connected components of `mask` (X, Y, Z), largest first.
+
+    Args:
+        mask: nonzero voxels are lesion.
+        probability: of the same shape, for each lesion's confidence.
+        affine: 4x4, voxel index to RAS+ mm.
+        spacing_mm: of a voxel along X, Y, Z, or None where the source does not say.
+    """
+    from scipy import ndimage
+
+    if probability is not None:
+        _check_shapes(mask, probability)
+    if spacing_mm is not None:
+        _check_spacing(mask, spacing_mm)
+    labels, _ = ndimage.label(np.asarray(mask) != 0, CONNECTIVITY)
+    lesions = []
+    for label, box in enumerate(ndimage.find_objects(labels), start=1):
+        own = labels[box] == label
+        values = None if probability is None else np.asarray(probability)[box][own]
+        lesions.append(_lesion(own, tuple(part.start for part in box), values, affine, spacing_mm))
+    return sorted(lesions, key=lambda lesion: -lesion.voxels)  # stable: ties stay in the order of X, Y, Z
+
+
+def _lesion(
+    own: NDArray[np.bool_],
+    corner: tuple[int, ...],
+    values: Array | None,
+    affine: NDArray[np.float64],
+    spacing_mm: Spacing | None,
+) -> Lesion:
+    """Measures one component, cropped to its box, whose first voxel is `corner` of the whole grid."""
+    centre = np.argwhere(own).mean(axis=0) + corner
+    axis = axial_axis(affine)
+    voxels = volume_voxels(own)
+    return Lesion(
+        voxels=voxels,
+        volume_ml=None if spacing_mm is None else volume_ml(own, spacing_mm),
+        centroid_voxel=_triple(centre),
+        centroid_mm=None if spacing_mm is None else _triple(np.asarray(affine)[:3, :3] @ centre + affine[:3, 3]),
+        diameter_mm=None if spacing_mm is None else longest_diameter(own, axis, spacing_mm),
+        diameter_pixels=longest_diameter(own, axis, (1.0, 1.0, 1.0)),
+        first_slice=corner[axis],
+        last_slice=corner[axis] + own.shape[axis] - 1,
+        confidence=None if values is None else float(_finite(values).mean(dtype=float)),
+    )
+
+
+def longest_diameter(mask: Array, axis: int, spacing_mm: Spacing) -> float:
+    """Longest distance in mm between two points of `mask`'s outline within one slice across `axis`; 0 if empty.
+
+    The outline passes through the middles of the outer pixel edges, as in the IBSI/pyradiomics mesh diameters: a row of
+    10 pixels of 1 mm measures 10 mm, and a disc its diameter.
+    """
+    from scipy.spatial import ConvexHull
+    from scipy.spatial.distance import pdist
+
+    steps = np.delete(np.asarray(spacing_mm, float), axis)
+    edges = np.array([[0.5, 0], [-0.5, 0], [0, 0.5], [0, -0.5]])
+    longest = 0.0
+    for plane in np.moveaxis(np.asarray(mask) != 0, axis, 0):
+        if not plane.any():
+            continue
+        pixels = np.argwhere(_surface(plane))
+        outline = ((pixels[:, None] + edges).reshape(-1, 2)) * steps
+        corners = outline[ConvexHull(outline).vertices]
+        longest = max(longest, float(pdist(corners).max()))
+    return longest
+
+
+def dice(prediction: Array, truth: Array) -> float:
+    """Dice overlap in [0, 1]; 0 if one mask is empty, NaN if both are."""
+    both, predicted, true = _counts(prediction, truth)
+    return _ratio(2 * both, predicted + true)
+
+
+def iou(prediction: Array, truth: Array) -> float:
+    """Intersection over union in [0, 1]; 0 if one mask is empty, NaN if both are."""
+    both, predicted, true = _counts(prediction, truth)
+    return _ratio(both, predicted + true - both)
+
+
+def precision(prediction: Array, truth: Array) -> float:
+    """Part of the prediction that is true; NaN if nothing was predicted."""
+    both, predicted, _ = _counts(prediction, truth)
+    return _ratio(both, predicted)
+
+
+def recall(prediction: Array, truth: Array) -> float:
+    """Part of the truth that was predicted; NaN if there is nothing to find."""
+    both, _, true = _counts(prediction, truth)
+    return _ratio(both, true)
+
+
+def hd95(prediction: Array, truth: Array, spacing_mm: Spacing) -> float:
+    """95th percentile Hausdorff distance in mm: the larger of the two directed 95th percentiles.
+
+    Distances run between centres of surface voxels (those with a face neighbour outside), as in MONAI. Infinite if one
+    mask is empty, NaN if both are.
+    """
+    distances = _surface_distances(prediction, truth, spacing_mm)
+    if distances is None:
+        return _one_or_both_empty(prediction, truth, math.inf)
+    return float(max(np.percentile(one_way, 95) for one_way in distances))
+
+
+def surface_dice(prediction: Array, truth: Array, spacing_mm: Spacing, tolerance_mm: float) -> float:
+    """Part of both surfaces that lies within `tolerance_mm` of the other; 0 if one mask is empty, NaN if both are.
+
+    Counts surface voxels (Nikolov et al., JMIR 2021, equation 1, without area weights).
+    """
+    if not tolerance_mm >= 0:
+        raise ValueError(f"tolerance_mm must be 0 or more, got {tolerance_mm}")
+    distances = _surface_distances(prediction, truth, spacing_mm)
+    if distances is None:
+        return _one_or_both_empty(prediction, truth, 0.0)
+    near = sum(int(np.count_nonzero(one_way <= tolerance_mm)) for one_way in distances)
+    return near / sum(one_way.size for one_way in distances)
+
+
+def case_confidence(probability: Array, mask: Array) -> float:
+    """How sharply the network stands behind `mask`, in [0, 1]; never NaN, and not a calibrated probability.
+
+    For a mask with voxels, the soft Dice of probability p and mask m, 2 sum(p m) / (sum p^2 + sum m): 1 where p is 1
+    inside and 0 outside, lower for hesitant voxels inside and for suspicious ones left outside. For an empty mask,
+    1 - max p: low where some voxel looked abnormal and was cleaned away.
+    """
+    _check_shapes(mask, probability)
+    inside = np.asarray(mask) != 0
+    p = np.clip(_finite(probability), 0.0, 1.0)
+    if not inside.any():
+        return float(1.0 - p.max(initial=0.0))
+    flat = p.ravel()
+    agreement = 2.0 * float(p[inside].sum(dtype=float)) / (float(flat @ flat) + volume_voxels(inside))
+    return min(agreement, 1.0)
+
+
+def _check_shapes(a: Array, b: Array) -> None:
+    if np.shape(a) != np.shape(b):
+        raise ValueError(f"both arrays must have one shape, got {np.shape(a)} and {np.shape(b)}")
+
+
+def _check_spacing(mask: Array, spacing_mm: Spacing) -> None:
+    if len(spacing_mm) != np.ndim(mask) or not all(math.isfinite(step) and step > 0 for step in spacing_mm):
+        raise ValueError(f"spacing_mm must have {np.ndim(mask)} positive values, got {tuple(spacing_mm)}")
+
+
+def _finite(values: Array) -> NDArray[np.float64]:
+    finite: NDArray[np.float64] = np.nan_to_num(np.asarray(values, float), nan=0.0, posinf=1.0, neginf=0.0)
+    return finite
+
+
+def _triple(values: Array) -> Triple:
+    x, y, z = (float(value) for value in values)
+    return x, y, z
+
+
+def _ratio(part: int, whole: int) -> float:
+    return part / whole if whole else math.nan
+
+
+def _counts(prediction: Array, truth: Array) -> tuple[int, int, int]:
+    """Voxels in both, in the prediction, in the truth."""
+    _check_shapes(prediction, truth)
+    predicted, true = np.asarray(prediction) != 0, np.asarray(truth) != 0
+    return volume_voxels(predicted & true), volume_voxels(predicted), volume_voxels(true)
+
+
+def _one_or_both_empty(prediction: Array, truth: Array, if_one: float) -> float:
+    return if_one if np.any(prediction) or np.any(truth) else math.nan
+
+
+def _surface(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Voxels of `mask` with a face neighbour outside it or outside the grid."""
+    from scipy import ndimage
+
+    surface: NDArray[np.bool_] = mask & ~ndimage.binary_erosion(mask)
+    return surface
+
+
+def _surface_distances(
+    prediction: Array, truth: Array, spacing_mm: Spacing
+) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Distance in mm of each surface voxel of one mask to the other's surface, both ways; None if a mask is empty."""
+    from scipy import ndimage
+
+    _check_shapes(prediction, truth)
+    _check_spacing(prediction, spacing_mm)
+    predicted, true = np.asarray(prediction) != 0, np.asarray(truth) != 0
+    if not predicted.any() or not true.any():
+        return None
+    (box,) = ndimage.find_objects((predicted | true).astype(np.uint8))  # nothing outside changes a distance
+    surfaces = _surface(predicted[box]), _surface(true[box])
+    to_predicted, to_true = (ndimage.distance_transform_edt(~surface, sampling=spacing_mm) for surface in surfaces)
+    return to_true[surfaces[0]], to_predicted[surfaces[1]]

@@ -1,0 +1,60 @@
+"""What one run says about its cases: the rows of cohort.csv, the failures, and what the report shows of each case."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from brainseg.measures import Lesion
+
+
+@dataclass(frozen=True)
+class CohortRow:
+    """One case of a run, a row of cohort.csv.
+
+    Attributes:
+        case: the case's name, also its folder's.
+        status: "done", or "failed" with `error` set.
+        volume_ml: None where the spacing is unknown or the case failed.
+        volume_voxels, lesions, confidence: None where the case failed.
+        flags: what looks wrong, one short code or sentence each, without ";".
+        seconds: wall-clock time spent on it.
+        input: where it came from, relative to the input path.
+        error: `<cause>; <what to do>`, or empty.
+    """
+
+    case: str
+    status: str
+    volume_ml: float | None = None
+    volume_voxels: int | None = None
+    lesions: int | None = None
+    confidence: float | None = None
+    flags: tuple[str, ...] = ()
+    seconds: float | None = None
+    input: str = ""
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A case that could not be done: what failed, why, and what to do."""
+
+    case: str
+    input: str
+    cause: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class CaseDetail:
+    """What the report shows of one case beyond its row.
+
+    Attributes:
+        overlay: picture of the slices with the mask's contour (PNG), if there is one.
+        lesions: largest first.
+        truth_ml: the true volume, where it is known (phantom, annotated data).
+    """
+
+    overlay: Path | None = None
+    lesions: tuple[Lesion, ...] = ()
+    truth_ml: float | None = None

@@ -1,0 +1,76 @@
+"""Files that appear whole under their final name, or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from brainseg.errors import EnvironmentFault
+
+PARTIAL_PREFIX = ".part-"
+
+_CAUSES = {
+    errno.ENOSPC: ("the disk is full", "free some space and run again"),
+    errno.EDQUOT: ("the disk quota is used up", "free some space and run again"),
+    errno.EACCES: ("permission denied", "choose an output folder that you may write to"),
+    errno.EPERM: ("permission denied", "choose an output folder that you may write to"),
+    errno.EROFS: ("the file system is read-only", "choose an output folder that you may write to"),
+    errno.EFBIG: ("the file system does not take a file this large", "choose another output folder"),
+    errno.ENAMETOOLONG: ("the name is too long for the file system", "choose a shorter output path"),
+    errno.ENOTDIR: ("part of the path is a file, not a folder", "choose another output folder"),
+    errno.EEXIST: ("part of the path is a file, not a folder", "choose another output folder"),
+    errno.EISDIR: ("a folder has this name", "remove it, or choose another output folder"),
+    errno.EIO: ("the disk reports an error", "check the disk, or choose another output folder"),
+}
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path to write to, beside `path`, that takes the place of `path` when the block ends well.
+
+    The temporary file exists, empty, with the permissions of a new file and the last two suffixes of `path`; it is
+    flushed to disk before the rename and removed if the block fails. Missing parent folders are made.
+
+    Raises:
+        EnvironmentFault: if `path` is a symbolic link, or disk or permissions do not allow the file.
+    """
+    if path.is_symlink():
+        raise EnvironmentFault(path, "is a symbolic link", "remove it; results are never written through links")
+    partial = path.with_name(f"{PARTIAL_PREFIX}{secrets.token_hex(6)}{''.join(path.suffixes[-2:])}")
+    try:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial.touch(exist_ok=False)
+            yield partial
+            _flush(partial)
+            partial.replace(path)
+            _flush(path.parent)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        if error.errno not in _CAUSES:
+            raise
+        raise EnvironmentFault(path, *_CAUSES[error.errno]) from error
+
+
+def remove_partials(folder: Path) -> int:
+    """Removes what killed runs left half-written directly in `folder`; returns how many files that were."""
+    partials = [path for path in folder.glob(f"{PARTIAL_PREFIX}*") if path.is_file() and not path.is_symlink()]
+    for partial in partials:
+        partial.unlink(missing_ok=True)
+    return len(partials)
+
+
+def _flush(path: Path) -> None:
+    """Waits until a file's content, or a folder's names, are on the disk."""
+    if os.name == "nt" and path.is_dir():  # Windows cannot open folders; it orders renames itself
+        return
+    descriptor = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,340 @@
+"""Pictures of a mask's contour on FLAIR: axial, radiological (anterior up, the patient's right at the image's left).
+
+Scans of any orientation are turned to that view by whole axes, never resampled, so that what is shown is what was
+measured; pixels keep their aspect. Figures are made without pyplot, so nothing is shared between threads.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainseg.case import FLAIR, Case
+from brainseg.measures import dice, volume_ml, volume_voxels
+from brainseg.writers.atomic import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MASK_COLOUR = "#ffb000"  # with the cyan, apart in every common form of colour blindness
+TRUTH_COLOUR = "#22d3ee"
+TEXT_COLOUR = "#e8e8e8"
+FAINT_COLOUR = "#9a9a9a"
+BACKGROUND = "#000000"
+NOTICE = "Research use only, not a diagnosis"
+
+MOST_SLICES = 20
+FEWEST_SLICES = 12
+DPI = 120
+
+_LABEL: dict[str, Any] = {"color": TEXT_COLOUR, "va": "bottom"}
+
+
+@dataclass(frozen=True)
+class AxialSlice:
+    """One axial slice turned to the radiological view: row 0 anterior, column 0 at the patient's right.
+
+    Attributes:
+        number: its place along the scan's own axial axis, counted from 1 as viewers and file names do.
+        count: how many slices the scan has.
+        flair: float32 `(rows, columns)`, 0 (black) to 1 (white), windowed over the whole volume.
+        mask, truth: bool of the same shape; `truth` None if unknown.
+        aspect: height of a pixel divided by its width.
+        width_mm: width of a pixel; None where the spacing is unknown.
+    """
+
+    number: int
+    count: int
+    flair: NDArray[np.float32]
+    mask: NDArray[np.bool_]
+    truth: NDArray[np.bool_] | None
+    aspect: float
+    width_mm: float | None
+
+
+def axial_slices(case: Case, mask: NDArray[Any], truth: NDArray[Any] | None = None) -> Iterator[AxialSlice]:
+    """The axial slices of `case` with its `mask` (and `truth`), both (X, Y, Z), from foot to head.
+
+    The oblique part of an affine is not resampled away: "axial" is the voxel plane closest to it.
+    """
+    from nibabel import orientations
+
+    for array in (mask, truth):
+        if array is not None and np.shape(array) != case.shape:
+            raise ValueError(f"mask and truth must have the case's shape {case.shape}, got {np.shape(array)}")
+    native = orientations.io_orientation(case.affine)
+    turn = orientations.ornt_transform(native, orientations.axcodes2ornt("LPS"))
+
+    def turned(array: NDArray[Any]) -> NDArray[Any]:
+        result: NDArray[Any] = orientations.apply_orientation(array, turn).transpose(2, 1, 0)
+        return result
+
+    (axis,) = (own for own, (world, _) in enumerate(native) if world == 2)
+    steps = {int(world): step for (world, _), step in zip(native, case.spacing_mm or (1.0, 1.0, 1.0), strict=True)}
+    flair = turned(_windowed(case.image[FLAIR]))
+    shown = turned(np.asarray(mask) != 0)
+    true = None if truth is None else turned(np.asarray(truth) != 0)
+    count = len(flair)
+    for k in range(count):
+        yield AxialSlice(
+            number=k + 1 if native[axis, 1] > 0 else count - k,
+            count=count,
+            flair=flair[k],
+            mask=shown[k],
+            truth=None if true is None else true[k],
+            aspect=steps[1] / steps[0],
+            width_mm=None if case.spacing_mm is None else steps[0],
+        )
+
+
+def contour_figure(
+    flair2d: NDArray[Any],
+    mask2d: NDArray[Any],
+    truth2d: NDArray[Any] | None = None,
+    title: str = "",
+    aspect: float = 1.0,
+) -> Figure:
+    """One slice with its contours as a figure, for TensorBoard; arrays `(rows, columns)` as `AxialSlice` has them."""
+    from matplotlib.figure import Figure
+
+    rows, columns = np.shape(flair2d)
+    height = 4.0 * rows * aspect / columns
+    figure = Figure(figsize=(4.0, height + 0.55), dpi=100, facecolor=BACKGROUND)
+    axes = figure.add_axes((0.0, 0.0, 1.0, height / (height + 0.55)))
+    low, high = (float(bound) for bound in (np.min(flair2d), np.max(flair2d)))
+    _draw(axes, np.asarray(flair2d), np.asarray(mask2d) != 0, truth2d, aspect, (low, max(high, low + 1e-6)))
+    _sides(axes, size=9)
+    words = _drawable(title, 32)
+    figure.text(0.03, 1 - 0.22 / (height + 0.55), words, color=TEXT_COLOUR, size=9, va="center", parse_math=False)
+    _legend(figure, truth2d is not None, size=7, place=(0.97, 1 - 0.22 / (height + 0.55)))
+    return figure
+
+
+def slice_png(axial: AxialSlice, title: str = "") -> bytes:
+    """One slice with its contours as PNG bytes."""
+    figure = contour_figure(axial.flair, axial.mask, axial.truth, title, axial.aspect)
+    return _png(figure, figure.dpi)
+
+
+def write_overlay(path: Path, case: Case, mask: NDArray[Any], *, truth: NDArray[Any] | None = None) -> None:
+    """Writes a PNG of up to 20 axial slices of `case` with the contour of `mask` (and `truth`), both (X, Y, Z).
+
+    The slice with most of the mask is shown large; the others are those with mask and their neighbours, from foot to
+    head, or slices from the whole head if the mask is empty.
+    """
+    slices = list(axial_slices(case, mask, truth))
+    areas = [int(np.count_nonzero(one.mask)) or _truth_area(one) for one in slices]
+    chosen = choose_slices(areas, [bool((one.flair > 0.1).mean() > 0.02) for one in slices])
+    main = max(chosen, key=lambda k: areas[k]) if any(areas) else chosen[len(chosen) // 2]
+    figure = _montage([slices[k] for k in chosen], slices[main], _volume_words(case, mask, truth), case)
+    content = _png(figure, DPI)
+    with replacing(path) as partial:
+        partial.write_bytes(content)
+
+
+def choose_slices(
+    areas: Sequence[int], with_head: Sequence[bool], most: int = MOST_SLICES, fewest: int = FEWEST_SLICES
+) -> list[int]:
+    """Indices of the slices to show, ascending: at most `most`, every one with mask if they fit, the largest always.
+
+    Args:
+        areas: size of the mask on each slice.
+        with_head: whether a slice shows anything; slices without mask are shown only if so.
+    """
+    marked = [k for k, area in enumerate(areas) if area]
+    if len(marked) > most:
+        kept = {marked[round(place)] for place in np.linspace(0, len(marked) - 1, most - 1)}
+        return sorted(kept | {max(marked, key=lambda k: areas[k])})
+    rest = [k for k, head in enumerate(with_head) if head and not areas[k]] or [
+        k for k in range(len(areas)) if not areas[k]
+    ]
+    wanted = min(max(fewest, len(marked) + 2), most)
+    if marked:
+        rest.sort(key=lambda k: min(abs(k - near) for near in marked))
+        return sorted(marked + rest[: wanted - len(marked)])
+    return sorted({rest[round(place)] for place in np.linspace(0, len(rest) - 1, min(wanted, len(rest)))})
+
+
+def _windowed(flair: NDArray[np.float32]) -> NDArray[np.float32]:
+    """FLAIR scaled to 0..1 between percentiles of its foreground, as a reader would set the window."""
+    values = np.nan_to_num(np.asarray(flair, np.float32), posinf=0.0, neginf=0.0)
+    foreground = values[values > values.min()]
+    if not foreground.size:
+        return np.zeros_like(values)
+    low, high = (float(bound) for bound in np.percentile(foreground, (1, 99.7)))
+    scaled: NDArray[np.float32] = np.clip((values - low) / max(high - low, 1e-6), 0.0, 1.0).astype(np.float32)
+    return scaled
+
+
+def _truth_area(one: AxialSlice) -> int:
+    return 0 if one.truth is None else int(np.count_nonzero(one.truth))
+
+
+def _volume_words(case: Case, mask: NDArray[Any], truth: NDArray[Any] | None) -> str:
+    """The measured volume, and the true one and their overlap where it is known."""
+
+    def volume(array: NDArray[Any]) -> str:
+        if case.spacing_mm is None:
+            return f"{volume_voxels(array):,} voxels"
+        return f"{volume_ml(array, case.spacing_mm):.1f} mL"
+
+    words = f"{volume(mask)} marked" if np.any(mask) else "nothing marked"
+    if truth is not None:
+        overlap = dice(mask, truth)
+        words += f", {volume(truth)} true" + ("" if math.isnan(overlap) else f", Dice {overlap:.2f}")
+    return words + ("" if case.spacing_mm is not None else " (voxel size unknown)")
+
+
+def _montage(shown: Sequence[AxialSlice], main: AxialSlice, words: str, case: Case) -> Figure:
+    """All of `shown` small in a grid, `main` large to their left, words above and below."""
+    from matplotlib.figure import Figure
+
+    rows_of_pixels, columns_of_pixels = _head_box(shown)
+    pixels_high = (rows_of_pixels.stop - rows_of_pixels.start) * main.aspect
+    pixels_wide = columns_of_pixels.stop - columns_of_pixels.start
+    rows = max(1, min(4, round(math.sqrt(len(shown) / 1.5))))
+    columns = math.ceil(len(shown) / rows)
+    tile = 1.45 * min(1.0, 1.4 * pixels_wide / pixels_high)  # width of a small picture, in inches
+    high = tile * pixels_high / pixels_wide
+    large = max(rows, 2) if rows > 1 else 1
+    head, foot, gap = 0.62, 0.38, 0.03
+    width, height = (large + columns) * (tile + gap) + gap, rows * (high + gap) + gap + head + foot
+    width = max(width, 7.0)
+    figure = Figure(figsize=(width, height), facecolor=BACKGROUND)
+
+    def axes_at(left: float, top: float, scale: float) -> Axes:
+        wide, tall = scale * (tile + gap) - gap, scale * (high + gap) - gap
+        return figure.add_axes((left / width, 1 - (head + top + tall) / height, wide / width, tall / height))
+
+    box = rows_of_pixels, columns_of_pixels
+    big = axes_at(gap, gap, large)
+    _draw_slice(big, main, box, line=1.3)
+    _sides(big, size=13)
+    _scale_bar(big, main, pixels_wide)
+    big.text(0.98, 0.02, f"slice {main.number} of {main.count}", transform=big.transAxes, ha="right", **_LABEL, size=8)
+    for place, one in enumerate(shown):
+        left = gap + (large + place % columns) * (tile + gap)
+        axes = axes_at(left, gap + place // columns * (high + gap), 1)
+        _draw_slice(axes, one, box, line=0.8)
+        _sides(axes, size=6)
+        colour = MASK_COLOUR if one.mask.any() else FAINT_COLOUR
+        axes.text(
+            0.97, 0.03, str(one.number), transform=axes.transAxes, ha="right", **_LABEL | {"color": colour}, size=7
+        )
+    margin = 0.12 / width
+    bold: dict[str, Any] = {"size": 11, "weight": "bold", "parse_math": False}
+    figure.text(margin, 1 - 0.22 / height, _drawable(case.name, 48), color=TEXT_COLOUR, va="center", **bold)
+    figure.text(margin, 1 - 0.46 / height, words, color=TEXT_COLOUR, size=9, va="center")
+    _legend(figure, main.truth is not None, size=8, place=(1 - margin, 1 - 0.34 / height))
+    figure.text(margin, 0.19 / height, NOTICE, color=FAINT_COLOUR, size=7.5, va="center")
+    view = "FLAIR, axial, radiological view (R = patient's right), foot to head"
+    figure.text(1 - margin, 0.19 / height, view, color=FAINT_COLOUR, size=7.5, va="center", ha="right")
+    return figure
+
+
+def _head_box(shown: Sequence[AxialSlice]) -> tuple[slice, slice]:
+    """Rows and columns that hold the head and the contours on all of `shown`, with a little air."""
+    seen = np.zeros(shown[0].flair.shape, bool)
+    for one in shown:
+        seen |= one.flair > 0.08
+    if not seen.any():
+        seen[:] = True
+
+    # A few bright pixels in the air must not undo the crop; a contour always stays in the picture.
+    marked = np.any([one.mask if one.truth is None else one.mask | one.truth for one in shown], axis=0)
+    enough = max(2, round(0.005 * max(seen.shape)))
+
+    def span(axis: int) -> slice:
+        kept = (seen.sum(axis=1 - axis) >= enough) | marked.any(axis=1 - axis)
+        places = np.flatnonzero(kept if kept.any() else seen.any(axis=1 - axis))
+        size: int = seen.shape[axis]
+        air = max(2, round(0.03 * size))
+        return slice(max(0, int(places[0]) - air), min(size, int(places[-1]) + 1 + air))
+
+    return span(0), span(1)
+
+
+def _draw_slice(axes: Axes, one: AxialSlice, box: tuple[slice, slice], line: float) -> None:
+    truth = None if one.truth is None else one.truth[box]
+    _draw(axes, one.flair[box], one.mask[box], truth, one.aspect, (0.0, 1.0), line)
+
+
+def _draw(
+    axes: Axes,
+    flair: NDArray[Any],
+    mask: NDArray[np.bool_],
+    truth: NDArray[Any] | None,
+    aspect: float,
+    window: tuple[float, float],
+    line: float = 1.2,
+) -> None:
+    axes.imshow(flair, cmap="gray", vmin=window[0], vmax=window[1], aspect=aspect, interpolation="bilinear")
+    if truth is not None:
+        _contour(axes, np.asarray(truth) != 0, TRUTH_COLOUR, line, "dashed")
+    _contour(axes, mask, MASK_COLOUR, line, "solid")
+    axes.set_axis_off()
+
+
+def _contour(axes: Axes, mask: NDArray[np.bool_], colour: str, line: float, style: str) -> None:
+    if not mask.any():
+        return
+    padded = np.pad(mask.astype(np.float32), 1)  # so that a mask at the border still has a closed outline
+    rows, columns = (np.arange(-1, size + 1) for size in mask.shape)
+    axes.contour(columns, rows, padded, levels=[0.5], colors=[colour], linewidths=line, linestyles=style)
+    axes.set_xlim(-0.5, mask.shape[1] - 0.5)
+    axes.set_ylim(mask.shape[0] - 0.5, -0.5)
+
+
+def _sides(axes: Axes, size: float) -> None:
+    for place, letter in ((0.03, "R"), (0.97, "L")):
+        axes.text(place, 0.5, letter, transform=axes.transAxes, color=TEXT_COLOUR, size=size, va="center", ha="center")
+
+
+def _scale_bar(axes: Axes, one: AxialSlice, pixels_wide: int) -> None:
+    """A bar of 5 cm (1 cm on a small field), where the size of a pixel is known."""
+    if one.width_mm is None:
+        return
+    length_mm = 50 if 0.6 * pixels_wide * one.width_mm > 50 else 10
+    share = length_mm / one.width_mm / pixels_wide
+    axes.plot((0.03, 0.03 + share), (0.025, 0.025), transform=axes.transAxes, color=TEXT_COLOUR, linewidth=1.5)
+    axes.text(0.03, 0.035, f"{length_mm // 10} cm", transform=axes.transAxes, **_LABEL, size=8)
+
+
+def _legend(figure: Figure, with_truth: bool, size: float, place: tuple[float, float]) -> None:
+    """Names the colours, with the middle of its right side at `place` in the figure."""
+    from matplotlib.lines import Line2D
+
+    lines = [Line2D([], [], color=MASK_COLOUR, label="brainseg")]
+    if with_truth:
+        lines.append(Line2D([], [], color=TRUTH_COLOUR, linestyle="dashed", label="truth"))
+    figure.legend(
+        handles=lines,
+        loc="center right",
+        bbox_to_anchor=place,
+        borderaxespad=0,
+        ncols=len(lines),
+        frameon=False,
+        labelcolor=TEXT_COLOUR,
+        fontsize=size,
+        handlelength=1.8,
+    )
+
+
+def _drawable(text: str, length: int) -> str:
+    """`text` cut to `length`, with "?" for what the built-in font lacks (it has Latin, Greek and Cyrillic)."""
+    text = "".join(letter if letter.isprintable() and letter <= "\u052f" else "?" for letter in text)
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def _png(figure: Figure, dpi: float) -> bytes:
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=dpi, facecolor=figure.get_facecolor(), metadata={"Software": None})
+    return content.getvalue()

@@ -1,0 +1,222 @@
+"""The cohort's report: one HTML page with its pictures inside, that asks nothing of any network.
+
+The page's own style and script are allowed by their hashes in its content security policy; everything that comes from
+the user's files is escaped by the template.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from brainseg.errors import InputError
+from brainseg.results import CaseDetail, CohortRow, Failure
+from brainseg.writers.atomic import replacing
+from brainseg.writers.overlay import NOTICE
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MOST_LESIONS = 12
+MOST_PICTURE_BYTES = 240_000
+MOST_PAGE_BYTES = 40_000_000  # what the pictures of a large cohort share
+LEAST_PICTURE_BYTES = 40_000
+BAR_WIDTH = 60
+
+Summary = tuple[str, str, str]
+
+
+def write_report(
+    path: Path,
+    rows: Sequence[CohortRow],
+    failures: Sequence[Failure],
+    run: Mapping[str, Any],
+    cases: Mapping[str, CaseDetail],
+    *,
+    flag_words: Mapping[str, str] | None = None,
+) -> None:
+    """Writes the report of a cohort as one self-contained page.
+
+    Args:
+        path: usually OUT/report.html.
+        rows: one a case, in the order to show.
+        failures: what was not done, why, and what to do.
+        run: versions, hashes and settings, as in run.json; long lists are only counted.
+        cases: by case name, what is known beyond the row; a case may be absent.
+        flag_words: a sentence for each flag; a flag without one is shown with its dashes as spaces.
+
+    Raises:
+        InputError: if an overlay cannot be read as a picture.
+        EnvironmentFault: if the page cannot be written.
+    """
+    import jinja2
+
+    folder = Path(__file__).parent
+    style, script = ((folder / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folder), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    details = {row.case: cases.get(row.case, CaseDetail()) for row in rows}
+    any_volume = any(row.volume_ml is not None for row in rows)
+    any_truth = any(detail.truth_ml is not None for detail in details.values())
+    largest = max((row.volume_ml or 0.0 for row in rows), default=0.0)
+    pictures = sum(detail.overlay is not None for detail in details.values())
+    limit = max(LEAST_PICTURE_BYTES, min(MOST_PICTURE_BYTES, MOST_PAGE_BYTES // max(pictures, 1)))
+    shown = _Shown(rows, details, flag_words or {}, largest, limit)
+    page = environment.get_template("report.html.j2").stream(
+        rows=shown,
+        failures=failures,
+        run=list(_run_lines(run)),
+        summary=_summary(rows),
+        columns=_columns(any_volume, any_truth),
+        any_volume=any_volume,
+        any_truth=any_truth,
+        any_unknown=any(row.volume_ml is None and row.volume_voxels is not None for row in rows),
+        policy=_policy(style, script),
+        style=style,
+        script=script,
+        notice=NOTICE,
+    )
+    with replacing(path) as partial, partial.open("w", encoding="utf-8", errors="backslashreplace") as stream:
+        for part in page:
+            stream.write(part)
+
+
+class _Shown:
+    """The rows as the template needs them, made while it runs, so that one picture at a time is in memory."""
+
+    def __init__(
+        self,
+        rows: Sequence[CohortRow],
+        details: Mapping[str, CaseDetail],
+        flag_words: Mapping[str, str],
+        largest_ml: float,
+        limit: int,
+    ) -> None:
+        self.rows, self.details, self.flag_words = rows, details, flag_words
+        self.largest_ml, self.limit = largest_ml, limit
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for number, row in enumerate(self.rows, start=1):
+            yield self._shown(number, row)
+
+    def _shown(self, number: int, row: CohortRow) -> dict[str, Any]:
+        detail = self.details[row.case]
+        bar = self.largest_ml > 0 and len(self.rows) > 1 and row.volume_ml is not None
+        return asdict(row) | {
+            "anchor": f"scan-{number}",
+            "failed": row.status == "failed",
+            "words": [self.flag_words.get(flag, flag.replace("-", " ").replace("_", " ")) for flag in row.flags],
+            "share": round(BAR_WIDTH * (row.volume_ml or 0) / self.largest_ml, 1) if bar else None,
+            "truth_ml": detail.truth_ml,
+            "table": detail.lesions[:MOST_LESIONS],
+            "more": max(0, len(detail.lesions) - MOST_LESIONS),
+            "picture": _Picture(detail.overlay, self.limit) if detail.overlay else None,
+        }
+
+
+class _Picture:
+    """A picture that is read, shrunk and encoded only where the template prints it."""
+
+    def __init__(self, path: Path, limit: int) -> None:
+        self.path, self.limit = path, limit
+
+    def __str__(self) -> str:
+        return picture_uri(self.path, self.limit)
+
+
+def picture_uri(path: Path, limit: int = MOST_PICTURE_BYTES) -> str:
+    """The picture at `path` as a data URI of at most `limit` bytes, as JPEG and smaller where needed.
+
+    Raises:
+        InputError: if it cannot be read.
+    """
+    import PIL.Image
+
+    room = limit * 3 // 4  # base64 makes four characters of three bytes
+    try:
+        content = path.read_bytes()
+        with PIL.Image.open(io.BytesIO(content)) as image:
+            kind, picture = image.format, image.convert("RGB")
+    except (OSError, SyntaxError, ValueError) as error:  # all three come of broken pictures
+        raise InputError(path, "cannot be read as a picture", "remove it and run again") from error
+    if len(content) > room or kind != "PNG":
+        content, kind = _jpeg(picture, room), "JPEG"
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def _jpeg(picture: Image, room: int) -> bytes:
+    """JPEG in at most `room` bytes, made coarser and then smaller until it fits."""
+    quality, width = 85, min(1400, picture.width)
+    while True:
+        smaller = picture.copy()
+        smaller.thumbnail((width, 4 * width))
+        stream = io.BytesIO()
+        smaller.save(stream, "JPEG", quality=quality, subsampling=0)  # thin coloured lines stay sharp
+        if stream.tell() <= room or width < 100:
+            return stream.getvalue()
+        quality, width = max(65, quality - 5), round(0.88 * width)
+
+
+def _policy(style: str, script: str) -> str:
+    """The page may show its own style, script and embedded pictures, and nothing else."""
+
+    def digest(text: str) -> str:
+        return base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
+
+    return (
+        f"default-src 'none'; img-src data:; style-src 'sha256-{digest(style)}'; "
+        f"script-src 'sha256-{digest(script)}'; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _columns(any_volume: bool, any_truth: bool) -> list[tuple[str, str]]:
+    """Heading and kind ("text" or "number") of each column of the table of all scans."""
+    return [
+        ("Scan", "text"),
+        ("Status", "text"),
+        *([("Volume, mL", "number")] if any_volume else []),
+        *([("True volume, mL", "number")] if any_truth else []),
+        ("Voxels", "number"),
+        ("Lesions", "number"),
+        ("Confidence", "number"),
+        ("Flags", "number"),
+    ]
+
+
+def _summary(rows: Sequence[CohortRow]) -> list[Summary]:
+    failed = sum(row.status == "failed" for row in rows)
+    flagged = sum(bool(row.flags) for row in rows)
+    volumes = [row.volume_ml for row in rows if row.volume_ml is not None]
+    summary = [("Done", str(len(rows) - failed), f"of {len(rows)}"), ("With flags", str(flagged), "")]
+    if failed:
+        summary.insert(1, ("Not done", str(failed), ""))
+    if len(volumes) == 1:
+        summary.append(("Volume", f"{volumes[0]:.1f} mL", ""))
+    elif volumes:
+        spread = f"{min(volumes):.1f} to {max(volumes):.1f}, {len(volumes)} scans"
+        summary.append(("Median volume", f"{statistics.median(volumes):.1f} mL", spread))
+    return summary
+
+
+def _run_lines(run: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """`run` as names and short texts: nested names joined by dots, long tables and lists counted."""
+    for name, value in run.items():
+        label = f"{prefix}{name}".replace("_", " ")
+        if isinstance(value, Mapping) and len(value) <= 12:
+            yield from _run_lines(value, f"{label}.")
+        elif isinstance(value, Mapping) or (isinstance(value, list | tuple) and len(value) > 12):
+            yield label, f"{len(value)} entries, in run.json"
+        elif isinstance(value, list | tuple):
+            yield label, " ".join(str(item) for item in value)
+        elif value is not None:
+            yield label, str(value)

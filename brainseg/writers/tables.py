@@ -1,0 +1,227 @@
+"""cohort.csv, lesions.csv, failures.json and run.json; the CSV files read back to what was written."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from brainseg.errors import InputError
+from brainseg.measures import Lesion
+from brainseg.results import CohortRow, Failure
+from brainseg.writers.atomic import replacing
+
+COHORT_COLUMNS = (
+    "case",
+    "status",
+    "volume_ml",
+    "volume_voxels",
+    "lesions",
+    "confidence",
+    "flags",
+    "seconds",
+    "input",
+    "error",
+)
+LESION_COLUMNS = (
+    "lesion",
+    "volume_ml",
+    "voxels",
+    "centroid_x_mm",
+    "centroid_y_mm",
+    "centroid_z_mm",
+    "centroid_i",
+    "centroid_j",
+    "centroid_k",
+    "diameter_mm",
+    "diameter_pixels",
+    "first_slice",
+    "last_slice",
+    "confidence",
+)
+
+# A spreadsheet runs a cell that begins so. An apostrophe before it disarms it; cells that already look disarmed get
+# one more, so that reading can take exactly one away.
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
+
+
+def write_cohort(path: Path, rows: Iterable[CohortRow]) -> None:
+    """Writes cohort.csv: a row a case in the given order; what is unknown stays blank, flags are joined by ";"."""
+    _write_csv(path, COHORT_COLUMNS, (_cohort_cells(row) for row in rows))
+
+
+def read_cohort(path: Path) -> list[CohortRow]:
+    """The rows of a cohort.csv that `write_cohort` wrote; numbers have its six significant digits.
+
+    Raises:
+        InputError: if it is not such a table.
+    """
+    return [
+        _row_or_error(path, number, _cohort_row, cells)
+        for number, cells in enumerate(_read_csv(path, COHORT_COLUMNS), start=2)
+    ]
+
+
+def write_lesions(path: Path, lesions: Iterable[Lesion]) -> None:
+    """Writes lesions.csv: a row a lesion, numbered from 1.
+
+    Centroids are RAS+ mm (x, y, z) and voxel indices counted from 0 (i, j, k); slices are counted from 1, as viewers
+    and file names do. Millimetres and millilitres are blank where the spacing is unknown.
+    """
+    _write_csv(path, LESION_COLUMNS, (_lesion_cells(number, lesion) for number, lesion in enumerate(lesions, start=1)))
+
+
+def read_lesions(path: Path) -> list[Lesion]:
+    """The lesions of a lesions.csv that `write_lesions` wrote.
+
+    Raises:
+        InputError: if it is not such a table.
+    """
+    return [
+        _row_or_error(path, number, _lesion, cells)
+        for number, cells in enumerate(_read_csv(path, LESION_COLUMNS), start=2)
+    ]
+
+
+def write_failures(path: Path, failures: Iterable[Failure]) -> None:
+    """Writes failures.json: a list of objects with case, input, cause and remedy."""
+    write_json(path, [asdict(failure) for failure in failures])
+
+
+def write_run(path: Path, run: Mapping[str, Any]) -> None:
+    """Writes run.json: versions, command, hashes and settings as given, paths as text."""
+    write_json(path, run)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes strict JSON, indented, UTF-8; NaN and infinity become null, paths and numpy numbers plain values."""
+    text = json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False)
+    with replacing(path) as partial:
+        partial.write_bytes(_encoded(text + "\n"))
+
+
+def _cohort_cells(row: CohortRow) -> tuple[Any, ...]:
+    cells = asdict(row) | {"flags": ";".join(flag.replace(";", ",") for flag in row.flags)}
+    return tuple(cells[column] for column in COHORT_COLUMNS)
+
+
+def _cohort_row(cells: Mapping[str, str]) -> CohortRow:
+    return CohortRow(
+        case=cells["case"],
+        status=cells["status"],
+        volume_ml=_float(cells["volume_ml"]),
+        volume_voxels=_int(cells["volume_voxels"]),
+        lesions=_int(cells["lesions"]),
+        confidence=_float(cells["confidence"]),
+        flags=tuple(flag for flag in cells["flags"].split(";") if flag),
+        seconds=_float(cells["seconds"]),
+        input=cells["input"],
+        error=cells["error"],
+    )
+
+
+def _lesion_cells(number: int, lesion: Lesion) -> tuple[Any, ...]:
+    return (
+        number,
+        lesion.volume_ml,
+        lesion.voxels,
+        *(lesion.centroid_mm or (None, None, None)),
+        *lesion.centroid_voxel,
+        lesion.diameter_mm,
+        lesion.diameter_pixels,
+        lesion.first_slice + 1,
+        lesion.last_slice + 1,
+        lesion.confidence,
+    )
+
+
+def _lesion(cells: Mapping[str, str]) -> Lesion:
+    x, y, z = (_float(cells[f"centroid_{axis}_mm"]) for axis in "xyz")
+    return Lesion(
+        voxels=int(cells["voxels"]),
+        volume_ml=_float(cells["volume_ml"]),
+        centroid_voxel=(float(cells["centroid_i"]), float(cells["centroid_j"]), float(cells["centroid_k"])),
+        centroid_mm=None if x is None or y is None or z is None else (x, y, z),
+        diameter_mm=_float(cells["diameter_mm"]),
+        diameter_pixels=float(cells["diameter_pixels"]),
+        first_slice=int(cells["first_slice"]) - 1,
+        last_slice=int(cells["last_slice"]) - 1,
+        confidence=_float(cells["confidence"]),
+    )
+
+
+def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    lines: list[str] = []
+    writer = csv.writer(SimpleNamespace(write=lines.append), lineterminator="\r\n")  # so that it quotes both
+    writer.writerow(columns)
+    writer.writerows([_cell(value) for value in row] for row in rows)
+    text = "".join(line.removesuffix("\r\n") + "\n" for line in lines)
+    with replacing(path) as partial:
+        partial.write_bytes(_encoded(text))
+
+
+def _read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    try:
+        with path.open(encoding="utf-8", newline="") as lines:
+            header, *rows = [[_uncell(cell) for cell in row] for row in csv.reader(lines, strict=True)] or [[]]
+    except (csv.Error, UnicodeDecodeError, OSError) as error:
+        raise InputError(path, f"cannot be read as CSV ({error})", "run segment again, or brainseg report") from error
+    if header != list(columns) or any(len(row) != len(columns) for row in rows):
+        raise InputError(path, f"does not have the columns {','.join(columns)}", "run segment again")
+    return [dict(zip(columns, row, strict=True)) for row in rows]
+
+
+def _row_or_error(path: Path, number: int, build: Any, cells: Mapping[str, str]) -> Any:
+    try:
+        return build(cells)
+    except ValueError as error:
+        raise InputError(path, f"row {number} holds {error}", "run segment again") from error
+
+
+def _cell(value: Any) -> str:
+    """One CSV cell: blank for None and NaN, six significant digits for a float, text disarmed."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    text = str(value)
+    if _FORMULA.match(text) and not _NUMBER.fullmatch(text):
+        return f"'{text}"
+    return text
+
+
+def _uncell(text: str) -> str:
+    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
+
+
+def _encoded(text: str) -> bytes:
+    """UTF-8, with an escape for what a file name may hold and UTF-8 may not."""
+    return text.encode("utf-8", errors="backslashreplace")
+
+
+def _float(text: str) -> float | None:
+    return float(text) if text else None
+
+
+def _int(text: str) -> int | None:
+    return int(text) if text else None
+
+
+def _plain(value: Any) -> Any:
+    """`value` with nothing but what strict JSON can say."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in (sorted(value) if isinstance(value, set | frozenset) else value)]
+    if hasattr(value, "tolist"):  # numpy arrays and numbers
+        return _plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, str | int | bool) else str(value)

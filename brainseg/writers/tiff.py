@@ -1,0 +1,48 @@
+"""Masks as TIFF slices, named and sized like the slices they belong to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainseg.case import Case
+from brainseg.errors import InputError
+from brainseg.writers.atomic import replacing
+
+
+def write_tiff_masks(folder: Path, case: Case, mask: NDArray[Any]) -> list[Path]:
+    """Writes one `<slice>_mask.tif` for each of `case.files`, uint8 0/255, and returns their paths.
+
+    Rows and columns are those of the source slice (column = X, row = Y). A case of one multipage file gives one
+    multipage mask.
+
+    Args:
+        mask: (X, Y, Z) on the case's grid; nonzero voxels become 255.
+
+    Raises:
+        InputError: if two slices would have the same mask file.
+        ValueError: if `mask` or `case.files` does not fit the case's grid.
+    """
+    if np.shape(mask) != case.shape:
+        raise ValueError(f"mask must have the case's shape {case.shape}, got {np.shape(mask)}")
+    slices = np.where(np.transpose(mask, (2, 1, 0)) != 0, 255, 0).astype(np.uint8)
+    pages = {folder / f"{file.stem}_mask.tif": page for file, page in zip(case.files, slices, strict=False)}
+    if len(case.files) == 1:
+        pages = dict.fromkeys(pages, slices)
+    elif len(case.files) != len(slices):
+        raise ValueError(f"expected one file for each of {len(slices)} slices, got {len(case.files)}")
+    elif len(pages) != len(slices):
+        raise InputError(case.name, "two slices differ only in their suffix", "give one file for each slice")
+    for path, page in pages.items():
+        _write(path, page)
+    return list(pages)
+
+
+def _write(path: Path, pages: NDArray[np.uint8]) -> None:
+    import tifffile
+
+    with replacing(path) as partial:  # no description and no software tag: equal masks give equal bytes
+        tifffile.imwrite(partial, pages, photometric="minisblack", metadata=None, software=False)

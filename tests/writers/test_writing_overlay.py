@@ -1,0 +1,149 @@
+import io
+import itertools
+
+import nibabel as nib
+import numpy as np
+import pytest
+from matplotlib import image as pictures
+
+from brainseg.case import TIFF_AFFINE, Case, spacing_of
+from brainseg.writers import overlay
+from brainseg.writers.overlay import axial_slices, choose_slices, contour_figure, slice_png, write_overlay
+
+LPS = np.diag([-0.9, -0.9, 4.0, 1.0])
+
+
+def head(shape=(40, 48, 12)):
+    """A bright ellipsoid in LPS with a brighter mark at the patient's right, in front, high up."""
+    x, y, z = np.meshgrid(*(np.linspace(-1, 1, size) for size in shape), indexing="ij")
+    image = 100.0 * (x**2 + y**2 + 0.7 * z**2 < 0.8)
+    mask = np.zeros(shape, np.uint8)
+    mask[8:14, 10:18, 7:9] = 1
+    return (image + 80 * mask).astype(np.float32), mask
+
+
+def case_of(image, affine, *, known=True, name="phantom"):
+    return Case(name, np.stack([image] * 3), affine, spacing_of(affine) if known else None, "nifti")
+
+
+@pytest.mark.parametrize(
+    "codes", ["".join(c) for p in itertools.permutations(("RL", "AP", "SI")) for c in itertools.product(*p)]
+)
+def test_every_orientation_is_shown_with_the_right_at_the_left_and_the_front_up(codes):
+    image, mask = head()
+    turn = nib.orientations.ornt_transform(nib.io_orientation(LPS), nib.orientations.axcodes2ornt(codes))
+    turned = [nib.Nifti1Image(array, LPS).as_reoriented(turn) for array in (image, mask)]
+    case = case_of(np.asarray(turned[0].dataobj), turned[0].affine)
+    slices = list(axial_slices(case, np.asarray(turned[1].dataobj)))
+    assert len(slices) == 12
+    marked = [k for k, one in enumerate(slices) if one.mask.any()]
+    assert marked == [7, 8]
+    rows, columns = np.nonzero(slices[7].mask)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (10, 17, 8, 13)
+    assert [one.number for one in slices] == (list(range(1, 13)) if "S" in codes else list(range(12, 0, -1)))
+    assert slices[0].aspect == pytest.approx(1.0)
+    assert slices[0].width_mm == pytest.approx(0.9)
+
+
+def test_pixels_keep_their_aspect_in_a_sagittal_scan():
+    affine = np.array([[0, 0, 5.0, 0], [1.0, 0, 0, 0], [0, 1.0, 0, 0], [0, 0, 0, 1]])
+    image = np.ones((20, 20, 6), np.float32)
+    (first, *_) = axial_slices(case_of(image, affine), image)
+    assert first.flair.shape == (20, 6)
+    assert first.aspect == pytest.approx(1 / 5)
+
+
+def test_tiff_slices_are_shown_as_they_lie():
+    image, mask = head()
+    slices = list(axial_slices(case_of(image, TIFF_AFFINE, known=False), mask))
+    np.testing.assert_array_equal(slices[7].mask, mask[:, :, 7].T != 0)
+    assert (slices[7].number, slices[7].count, slices[7].width_mm) == (8, 12, None)
+
+
+def test_mask_of_another_grid_is_refused():
+    image, mask = head()
+    with pytest.raises(ValueError, match="shape"):
+        list(axial_slices(case_of(image, LPS), mask[:-1]))
+
+
+def test_every_slice_with_mask_is_shown_where_they_fit():
+    areas = [0] * 40
+    areas[3] = areas[20] = areas[21] = 5
+    chosen = choose_slices(areas, [True] * 40)
+    assert {3, 20, 21} <= set(chosen)
+    assert len(chosen) == overlay.FEWEST_SLICES
+    assert chosen == sorted(set(chosen))
+
+
+def test_of_too_many_slices_with_mask_the_largest_is_shown():
+    areas = [10] * 100
+    areas[57] = 99
+    chosen = choose_slices(areas, [True] * 100)
+    assert len(chosen) <= overlay.MOST_SLICES
+    assert {0, 57, 99} <= set(chosen)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 200])
+def test_empty_mask_shows_slices_from_the_whole_head(count):
+    with_head = [0.2 * count <= k <= 0.8 * count for k in range(count)]
+    chosen = choose_slices([0] * count, with_head)
+    assert 1 <= len(chosen) <= overlay.FEWEST_SLICES
+    assert not any(with_head) or all(with_head[k] for k in chosen)
+
+
+def colours(path_or_bytes):
+    picture = pictures.imread(path_or_bytes)[..., :3]
+
+    def near(colour):
+        wanted = [int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)]
+        return np.argwhere(np.abs(picture - wanted).max(axis=-1) < 0.1)
+
+    return picture, near(overlay.MASK_COLOUR), near(overlay.TRUTH_COLOUR)
+
+
+def test_overlay_shows_the_contours_of_mask_and_truth(tmp_path):
+    image, mask = head()
+    write_overlay(tmp_path / "overlay.png", case_of(image, LPS), mask, truth=np.roll(mask, 3, axis=0))
+    picture, orange, cyan = colours(tmp_path / "overlay.png")
+    assert 800 < picture.shape[1] < 2000
+    assert len(orange) > 100
+    assert len(cyan) > 100
+    assert (tmp_path / "overlay.png").stat().st_size < 1_000_000
+
+
+def test_equal_cases_give_identical_pictures(tmp_path):
+    image, mask = head()
+    for name in ("one.png", "two.png"):
+        write_overlay(tmp_path / name, case_of(image, LPS), mask)
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["a$b_$c^{", "脑肿瘤 größe", "x" * 300, "two\nlines"])
+def test_any_case_name_can_be_drawn(tmp_path, name):
+    image, mask = head((16, 16, 3))
+    write_overlay(tmp_path / "overlay.png", case_of(image, LPS, name=name), mask * 0)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (64, 3, 1), (3, 64, 2), (2, 2, 30)])
+@pytest.mark.parametrize("fill", [0.0, 1.0, np.nan])
+def test_odd_volumes_can_be_drawn(tmp_path, shape, fill):
+    image = np.full(shape, fill, np.float32)
+    for mask in (np.zeros(shape), np.ones(shape)):
+        write_overlay(tmp_path / "overlay.png", case_of(image, TIFF_AFFINE, known=False), mask, truth=mask)
+
+
+def test_contour_of_one_slice_lies_where_the_mask_is():
+    mask = np.zeros((60, 60), bool)
+    mask[5:20, 40:55] = True  # in front, at the patient's left: the picture's upper right
+    content = slice_png(overlay.AxialSlice(1, 1, np.zeros((60, 60), np.float32), mask, None, 1.0, None))
+    picture, orange, cyan = colours(io.BytesIO(content))
+    drawn = orange[orange[:, 0] > 60]  # below the legend
+    assert len(cyan) == 0
+    assert drawn[:, 1].min() > 0.6 * picture.shape[1]
+    assert drawn[:, 0].max() < 0.5 * picture.shape[0]
+
+
+def test_contour_figure_has_the_pixels_aspect_and_needs_no_mask():
+    empty = np.zeros((40, 20))
+    tall, wide = (contour_figure(empty, empty, empty, "$title", aspect) for aspect in (1.0, 0.5))
+    assert tall.get_figheight() - wide.get_figheight() == pytest.approx(4.0)
