@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import pickle
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -131,7 +132,6 @@ def open_bundle(
         UsageError: no such bundle or device.
         UntrustedBundleError: foreign configs, or weights that are damaged, missing or of another network.
     """
-    import torch
 
     try:
         name, root = locate(name_or_path)
@@ -204,14 +204,20 @@ def _read_weights(root: Path, expected: Mapping[str, torch.Tensor]) -> dict[str,
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise UntrustedBundleError(path, "no weights there", "train the bundle, or choose one that ships them") from None
+        raise UntrustedBundleError(
+            path, "no weights there", "train the bundle, or choose one that ships them"
+        ) from None
     except OSError as error:
         raise EnvironmentFault(path, error.strerror or "cannot be read", "check the disk and permissions") from None
     recorded = recorded_hash(root)
     if recorded is not None and hashlib.sha256(content).hexdigest() != recorded:
-        raise UntrustedBundleError(path, "its SHA-256 is not the recorded one", "restore the weights; they were changed")
+        raise UntrustedBundleError(
+            path, "its SHA-256 is not the recorded one", "restore the weights; they were changed"
+        )
     try:
-        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of old pickle protocols, on the way to an error
+            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise UntrustedBundleError(path, "holds more than tensors", "use a plain state_dict") from None
     except (RuntimeError, EOFError, KeyError, ValueError):
@@ -273,4 +279,5 @@ def export_torchscript(name_or_path: str, path: Path) -> float:
         torch.jit.save(scripted, str(temporary))
     sample = torch.randn(1, 3, 256, 256, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        return float((torch.jit.load(str(path))(sample) - network(sample)).abs().max())
+        loaded = torch.jit.load(str(path))  # type: ignore[no-untyped-call]
+        return float((loaded(sample) - network(sample)).abs().max())

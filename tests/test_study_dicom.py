@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dicom_files import PATIENT_ID, SAGITTAL, series, voxels, write
 from pydicom.uid import generate_uid
 
 from brainseg.errors import InputError, UsageError
 from brainseg.study import Patient, find_patients
 from brainseg.study.choice import Candidate, choose
 from brainseg.study.headers import Header
-from dicom_files import PATIENT_ID, SAGITTAL, series, voxels, write
 
 
 def touch(root: Path, *names: str) -> Path:

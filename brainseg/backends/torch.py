@@ -19,7 +19,7 @@ def logits(bundle: Bundle, image: Any, *, tta: bool = False) -> torch.Tensor:
     With `tta` the mean of the logits of the image and of its mirror image (left and right exchanged).
     When a GPU runs out of memory the windows go one by one, then the CPU takes over; either is logged.
     """
-    attempts = [(bundle.device, None)]
+    attempts: list[tuple[torch.device, int | None]] = [(bundle.device, None)]
     if bundle.device.type == "cuda":
         attempts += [(bundle.device, 1), (torch.device("cpu"), None)]
     for attempt, (device, window_batch) in enumerate(attempts):

@@ -1,0 +1,61 @@
+"""The command line: one file a command, no logic; whatever is slow to import is imported inside the commands."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+
+import click
+
+from brainseg import __version__
+from brainseg.cli.bundle import bundle
+from brainseg.cli.data import data
+from brainseg.cli.demo import demo
+from brainseg.cli.evaluate import evaluate
+from brainseg.cli.segment import segment
+from brainseg.cli.train import train
+from brainseg.errors import BrainsegError, EnvironmentFault
+
+INTERRUPTED = 130
+BUG = 1
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="brainseg")
+def cli() -> None:
+    """Measure FLAIR abnormality (lower-grade glioma) in brain MRI. Research use only; never a diagnosis."""
+
+
+for command in (demo, segment, train, evaluate, data, bundle):
+    cli.add_command(command)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command line; ends the process with the exit code of DESIGN's contract.
+
+    0 all done, 2 usage, 3 none succeeded, 4 some failed, 5 environment, 6 untrusted model, 130 interrupted.
+    """
+    try:
+        code = cli.main(arguments, prog_name="brainseg", standalone_mode=False)
+    except click.exceptions.Abort:
+        click.echo("interrupted", err=True)
+        sys.exit(INTERRUPTED)
+    except KeyboardInterrupt:
+        click.echo("interrupted", err=True)
+        sys.exit(INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except BrainsegError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except MemoryError:
+        click.echo("error: memory: not enough; use a smaller volume, or a machine with more", err=True)
+        sys.exit(EnvironmentFault.exit_code)
+    except Exception as error:
+        if logging.getLogger("brainseg").isEnabledFor(logging.DEBUG):
+            traceback.print_exc()
+        click.echo(f"error: brainseg: {type(error).__name__}: {error}; this is a bug, -v shows where", err=True)
+        sys.exit(BUG)
+    sys.exit(code if isinstance(code, int) else 0)

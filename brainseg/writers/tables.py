@@ -54,7 +54,7 @@ _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
 
 def write_cohort(path: Path, rows: Iterable[CohortRow]) -> None:
     """Writes cohort.csv: a row a case in the given order; what is unknown stays blank, flags are joined by ";"."""
-    _write_csv(path, COHORT_COLUMNS, (_cohort_cells(row) for row in rows))
+    write_table(path, COHORT_COLUMNS, (_cohort_cells(row) for row in rows))
 
 
 def read_cohort(path: Path) -> list[CohortRow]:
@@ -75,7 +75,7 @@ def write_lesions(path: Path, lesions: Iterable[Lesion]) -> None:
     Centroids are RAS+ mm (x, y, z) and voxel indices counted from 0 (i, j, k); slices are counted from 1, as viewers
     and file names do. Millimetres and millilitres are blank where the spacing is unknown.
     """
-    _write_csv(path, LESION_COLUMNS, (_lesion_cells(number, lesion) for number, lesion in enumerate(lesions, start=1)))
+    write_table(path, LESION_COLUMNS, (_lesion_cells(number, lesion) for number, lesion in enumerate(lesions, start=1)))
 
 
 def read_lesions(path: Path) -> list[Lesion]:
@@ -157,7 +157,8 @@ def _lesion(cells: Mapping[str, str]) -> Lesion:
     )
 
 
-def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Writes a CSV with a heading; None is blank, and no cell is taken for a formula by a spreadsheet."""
     lines: list[str] = []
     writer = csv.writer(SimpleNamespace(write=lines.append), lineterminator="\r\n")  # so that it quotes both
     writer.writerow(columns)

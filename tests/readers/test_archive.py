@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dicom_files import series, write
 
 from brainseg.errors import BrainsegError, InputError, UsageError
 from brainseg.readers import archive
 from brainseg.readers.archive import opened
 from brainseg.study import find_patients
-from dicom_files import series, write
 
 
 def touch(root: Path, *names: str) -> Path:

@@ -12,6 +12,7 @@ import highdicom
 import numpy as np
 import pydicom
 import pytest
+from dicom_files import PATIENT_ID, PATIENT_NAME, itk_image, series, voxels, write
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import (
@@ -30,7 +31,6 @@ from brainseg.readers import dicom
 from brainseg.readers.dicom import read_dicom
 from brainseg.readers.volume import Volume
 from brainseg.study import Series
-from dicom_files import PATIENT_ID, PATIENT_NAME, itk_image, series, voxels, write
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 DIRECTIONS = [

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from dicom_files import itk_image
 
 from brainseg.errors import NotFlairError
 from brainseg.readers.archive import opened
 from brainseg.readers.dicom import read_dicom
 from brainseg.study import Patient, find_patients
 from brainseg.study.headers import quiet
-from dicom_files import itk_image
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 ZIP = DATA / "dicom" / "t1_structural.zip"

@@ -1,0 +1,55 @@
+"""`brainseg bundle`: look at, verify and export the bundles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from brainseg.cli.options import any_path
+
+
+@click.group()
+def bundle() -> None:
+    """List, inspect, verify and export the MONAI bundles."""
+
+
+@bundle.command("list")
+def list_() -> None:
+    """The shipped bundles, one name a line."""
+    from brainseg.bundle import shipped
+
+    for name in shipped():
+        click.echo(name)
+
+
+@bundle.command()
+@click.argument("name")
+def info(name: str) -> None:
+    """What a bundle is: network, version, weights, licence, folder."""
+    from brainseg.bundle import describe
+
+    for key, value in describe(name).items():
+        click.echo(f"{key:12} {value}")
+
+
+@bundle.command()
+@click.argument("names", nargs=-1)
+def verify(names: tuple[str, ...]) -> None:
+    """Check the weights of NAMES (default: every shipped bundle) against their hashes, and load them."""
+    from brainseg.bundle import open_bundle, shipped
+
+    for name in names or tuple(shipped()):
+        opened = open_bundle(name, device="cpu")
+        click.echo(f"{name}: weights {opened.weights_sha256[:12]} are as recorded and fit the network")
+
+
+@bundle.command()
+@click.argument("name")
+@click.option("--out", type=any_path, required=True, help="TorchScript file to write (FILE.ts).")
+def export(name: str, out: Path) -> None:
+    """Write bundle NAME as TorchScript: (N, 3, H, W) float32 in the network's frame to logits (N, 1, H, W)."""
+    from brainseg.bundle import export_torchscript
+
+    difference = export_torchscript(name, out)
+    click.echo(f"{out}: logits differ from the network's by at most {difference:.1e}")

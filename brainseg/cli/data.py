@@ -1,0 +1,101 @@
+"""`brainseg data`: look at a data set, split it by patient, make a synthetic patient."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from brainseg.cli.options import any_path, existing_path, out_option
+
+
+@click.group()
+def data() -> None:
+    """Look at a data set, split it by patient, make a synthetic patient."""
+
+
+@data.command()
+@click.argument("path", type=existing_path)
+@click.pass_context
+def check(context: click.Context, path: Path) -> None:
+    """Read every patient under PATH and say what it is, or why it cannot be read."""
+    from brainseg.errors import BrainsegError
+    from brainseg.readers import read_ground_truth, read_patient
+    from brainseg.readers.archive import opened
+    from brainseg.study import find_patients
+
+    failed = 0
+    with opened(path) as folder:
+        patients = find_patients(folder, name=path.stem if folder != path else None)
+        for patient in patients:
+            try:
+                case = read_patient(patient, force=True)
+                truth = read_ground_truth(patient)
+            except BrainsegError as error:
+                failed += 1
+                click.echo(f"error: {error}", err=True)
+                continue
+            spacing = " x ".join(f"{mm:.4g}" for mm in case.spacing_mm) + " mm" if case.spacing_mm else "no spacing"
+            words = [
+                f"{case.layout}, {' x '.join(map(str, case.shape))}, {spacing}",
+                f"no {' or '.join(case.missing)}" if case.missing else "all three sequences",
+                "no mask" if truth is None else f"mask of {int(truth.sum())} voxels",
+                *case.notes,
+            ]
+            click.echo(f"{case.name}: {'; '.join(words)}")
+            if patient.why:
+                click.echo(f"    {patient.why}")
+    click.echo(f"{len(patients) - failed} of {len(patients)} patients can be read")
+    if failed:
+        context.exit(3 if failed == len(patients) else 4)
+
+
+@data.command()
+@click.argument("path", type=existing_path)
+@click.option("--folds", default=5, show_default=True, type=click.IntRange(2), help="Number of folds.")
+@click.option("--seed", default=0, show_default=True, help="Another number gives another split.")
+@click.option("--out", type=any_path, required=True, help="Fold file (JSON) to write, for --folds.")
+def split(path: Path, folds: int, seed: int, out: Path) -> None:
+    """Divide the patients under PATH into folds, by patient and balanced by tumour size."""
+    from brainseg.datalist import split_by_patient, write_folds
+    from brainseg.readers import read_ground_truth
+    from brainseg.study import find_patients
+
+    sizes = {}
+    for patient in find_patients(path):
+        truth = read_ground_truth(patient)
+        if truth is not None:
+            sizes[patient.name] = float(truth.sum())
+    parts = split_by_patient(list(sizes), folds=folds, seed=seed, strata=sizes)
+    write_folds(out, parts)
+    click.echo(f"{out}: {len(sizes)} patients with masks in {folds} folds of {min(map(len, parts))} or more")
+
+
+@data.command()
+@out_option
+@click.option(
+    "--format",
+    "formats",
+    default="tiff,nifti,dicom",
+    show_default=True,
+    help="Which of tiff, nifti and dicom to write, with commas.",
+)
+@click.option("--seed", default=0, show_default=True, help="Another number gives another patient.")
+def phantom(out: Path, formats: str, seed: int) -> None:
+    """Write a synthetic patient whose lesions' volume is known."""
+    from brainseg import phantom as phantoms
+
+    writers = {
+        "tiff": phantoms.write_phantom_tiff,
+        "nifti": phantoms.write_phantom_nifti,
+        "dicom": phantoms.write_phantom_dicom,
+    }
+    chosen = [word.strip() for word in formats.split(",")]
+    unknown = [word for word in chosen if word not in writers]
+    if unknown:
+        raise click.BadParameter(f"{unknown[0]!r} is not one of {', '.join(writers)}", param_hint="--format")
+    made = phantoms.make_phantom(seed=seed)
+    for word in chosen:
+        writers[word](made, out / word)
+        click.echo(f"{out / word}")
+    click.echo(f"true volume {made.volume_ml:.1f} mL in {len(made.lesions)} lesions")

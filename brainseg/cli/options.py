@@ -1,0 +1,53 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+existing_path = click.Path(exists=True, path_type=Path)
+any_path = click.Path(path_type=Path)
+
+out_option = click.option("--out", type=any_path, required=True, help="Folder for the results.")
+device_option = click.option(
+    "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where the network runs."
+)
+bundle_option = click.option(
+    "--bundle", default=None, metavar="NAME|PATH", help="A shipped bundle, or a run of `brainseg train`."
+)
+
+
+def verbosity(command: Command) -> Command:
+    """Adds -q and -v, and sets logging up before the command runs; the command itself receives `quiet`."""
+
+    @click.option("-q", "--quiet", is_flag=True, help="Only errors.")
+    @click.option("-v", "--verbose", is_flag=True, help="Say what is done; keep tracebacks.")
+    @wraps(command)
+    def wrapped(*args: Any, quiet: bool, verbose: bool, **kwargs: Any) -> Any:
+        set_up_logging(quiet, verbose)
+        return command(*args, quiet=quiet, **kwargs)
+
+    return wrapped  # type: ignore[return-value]
+
+
+def set_up_logging(quiet: bool, verbose: bool) -> None:
+    """brainseg's own log on stderr; that of the libraries, and their warnings, only with -v."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING if verbose else logging.CRITICAL, force=True)
+    logging.getLogger("brainseg").setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    logger = logging.getLogger("brainseg")
+    logger.handlers = [handler]
+    logger.propagate = False
+    if not verbose:
+        warnings.simplefilter("ignore")
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

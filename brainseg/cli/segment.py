@@ -1,0 +1,88 @@
+"""`brainseg segment`: the clinical job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from brainseg.cli.options import any_path, bundle_option, device_option, out_option, verbosity
+
+FORMATS = ("nifti", "tiff")
+
+
+@click.command()
+@click.argument("inputs", nargs=-1, required=True, type=any_path)
+@out_option
+@bundle_option
+@click.option("--ensemble", is_flag=True, help="Average all shipped bundles.")
+@click.option("--tta/--no-tta", default=False, show_default=True, help="Also look at the mirror image, twice the time.")
+@click.option("--threshold", type=click.FloatRange(0, 1), help="In place of the bundle's own.")
+@click.option("--pre", type=any_path, help="Pre-contrast T1 of the one patient in INPUT.")
+@click.option("--post", type=any_path, help="Post-contrast T1 of the one patient in INPUT.")
+@click.option("--spacing", type=float, nargs=3, metavar="X Y Z", help="Voxel size in mm, for TIFF slices.")
+@click.option("--series", metavar="UID", help="DICOM series to take for the FLAIR.")
+@device_option
+@click.option("--backend", type=click.Choice(["auto", "torch"]), default="auto", show_default=True)
+@click.option("--force", is_flag=True, help="Segment a series that does not say it is FLAIR.")
+@click.option("--allow-gap", is_flag=True, help="Accept a DICOM series with missing slices.")
+@click.option("--trust-bundle", is_flag=True, help="Run the configs of a foreign bundle: they are code.")
+@click.option("--format", "formats", metavar="nifti,tiff", help="Besides mask.nii.gz (default: what suits the input).")
+@click.option("--save-probability", is_flag=True, help="Also write probability.nii.gz.")
+@click.option("--overwrite", is_flag=True, help="Segment again what is done already.")
+@verbosity
+@click.pass_context
+def segment(
+    context: click.Context,
+    inputs: tuple[Path, ...],
+    out: Path,
+    bundle: str | None,
+    ensemble: bool,
+    tta: bool,
+    threshold: float | None,
+    pre: Path | None,
+    post: Path | None,
+    spacing: tuple[float, float, float] | None,
+    series: str | None,
+    device: str,
+    backend: str,
+    force: bool,
+    allow_gap: bool,
+    trust_bundle: bool,
+    formats: str | None,
+    save_probability: bool,
+    overwrite: bool,
+    quiet: bool,
+) -> None:
+    """Segment the patients in INPUTS: patient folders, folders of patients, NIfTI files, DICOM folders or zips."""
+    from brainseg.cli.progress import progress
+    from brainseg.cohort import Options, run_cohort
+
+    chosen = tuple(word.strip() for word in formats.split(",")) if formats else None
+    if chosen and (unknown := [word for word in chosen if word not in FORMATS]):
+        raise click.BadParameter(f"{unknown[0]!r} is not one of {', '.join(FORMATS)}", param_hint="--format")
+    if bundle and ensemble:
+        raise click.UsageError("--bundle and --ensemble contradict each other; give one")
+    options = Options(
+        bundle=bundle,
+        ensemble=ensemble,
+        tta=tta,
+        threshold=threshold,
+        pre=pre,
+        post=post,
+        spacing_mm=spacing,
+        series=series,
+        device=device,
+        force=force,
+        allow_gap=allow_gap,
+        trust_bundle=trust_bundle,
+        formats=chosen,
+        save_probability=save_probability,
+        overwrite=overwrite,
+    )
+    outcome = run_cohort(inputs, out, options, lambda total: progress("segment", total, quiet=quiet))
+    for message in outcome.messages:
+        click.echo(f"error: {message}", err=True)
+    if not quiet:
+        click.echo(f"{out / 'report.html'}")
+    context.exit(outcome.exit_code)

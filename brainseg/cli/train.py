@@ -1,0 +1,72 @@
+"""`brainseg train`: a bundle's own training with patient-level folds, and a review of it in TensorBoard."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from brainseg.cli.options import existing_path, out_option, verbosity
+
+
+@click.command()
+@click.option("--bundle", required=True, metavar="NAME", help="A shipped bundle.")
+@click.option("--data", type=existing_path, required=True, help="Folder of patients with masks.")
+@out_option
+@click.option("--fold", default=0, show_default=True, help="The fold that validates.")
+@click.option("--folds", type=existing_path, help="Fold file; without it `data split` decides.")
+@click.option("--epochs", type=click.IntRange(1), help="In place of the bundle's max_epochs.")
+@click.option("--weights", metavar="FILE|shipped", help="Start from these weights (fine-tuning).")
+@click.option("--resume", is_flag=True, help="Go on where an earlier run in --out stopped.")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@verbosity
+def train(
+    bundle: str,
+    data: Path,
+    out: Path,
+    fold: int,
+    folds: Path | None,
+    epochs: int | None,
+    weights: str | None,
+    resume: bool,
+    overrides: tuple[str, ...],
+    quiet: bool,
+) -> None:
+    """Train a bundle; KEY=VALUE overrides a setting of its train.json (batch_size=2, learning_rate=0.005)."""
+    from brainseg import train as training
+    from brainseg.cli.progress import progress
+    from brainseg.datalist import read_folds, split_by_patient
+    from brainseg.evaluation import markdown, review_run
+    from brainseg.study import find_patients
+
+    settings: dict[str, Any] = {}
+    for override in overrides:
+        key, separator, value = override.partition("=")
+        if not separator:
+            raise click.BadParameter(f"{override!r} is not KEY=VALUE", param_hint="[KEY=VALUE]")
+        settings[key] = _value(value)
+    if epochs is not None:
+        settings["max_epochs"] = epochs
+        settings.setdefault("val_interval", min(5, epochs))
+    patients = find_patients(data)
+    names = [patient.name for patient in patients if patient.masks]
+    parts = read_folds(folds) if folds else split_by_patient(names)
+    run = training.prepare(bundle, patients, parts, data, out, fold=fold, settings=settings, resume=resume)
+    click.echo(
+        f"{bundle}: {len(run.trained_on)} patients train, {len(run.validated_on)} validate; tensorboard --logdir {out}"
+    )
+    training.train(run, data, weights=weights, resume=resume)
+    by_name = {patient.name: patient for patient in patients}
+    validated = [by_name[name] for name in run.validated_on]
+    with progress("review", len(validated), quiet=quiet) as advance:
+        result = review_run(run.root, validated, settings=dict(run.settings), advance=advance)
+    click.echo(markdown(result), nl=False)
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

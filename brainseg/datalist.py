@@ -1,0 +1,136 @@
+"""Patients to patient-level folds, and folds to the datalist (Decathlon JSON) that the bundles read."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from brainseg.errors import InputError, UsageError
+from brainseg.study import Patient
+from brainseg.writers.tables import write_json
+
+
+def split_by_patient(
+    names: Sequence[str], *, folds: int = 5, seed: int = 0, strata: Mapping[str, float] | None = None
+) -> list[list[str]]:
+    """`names` in `folds` parts of nearly equal size; the same for the same names, whatever their order.
+
+    Args:
+        names: one a patient, all different.
+        folds: at least 2, at most the number of patients.
+        seed: another number gives another split.
+        strata: a number for each name (tumour volume); every fold gets its share of small and of large ones.
+
+    Raises:
+        UsageError: fewer patients than folds.
+    """
+    if not 2 <= folds <= len(names):
+        raise UsageError("--folds", f"{len(names)} patients cannot make {folds} folds", "give fewer folds")
+    random = np.random.default_rng(seed)
+    shuffled = [sorted(names)[i] for i in random.permutation(len(names))]
+    if strata is not None:
+        shuffled.sort(key=lambda name: strata[name])
+    parts: list[list[str]] = [[] for _ in range(folds)]
+    for start in range(0, len(shuffled), folds):
+        group = shuffled[start : start + folds]
+        sizes = [len(part) for part in parts]
+        order = sorted(random.permutation(folds), key=lambda k: sizes[k])
+        for k, name in zip(order, group, strict=False):
+            parts[k].append(name)
+    return [sorted(part) for part in parts]
+
+
+def read_folds(path: Path) -> list[list[str]]:
+    """The folds of a fold file: `{"folds": [[name, ...], ...]}`, every name once.
+
+    Raises:
+        InputError: a file of another form, or a name in two folds.
+    """
+    form = 'expected {"folds": [[name, ...], ...]}'
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        folds = [[str(name) for name in fold] for fold in content["folds"]]
+    except OSError as error:
+        raise InputError(path, f"cannot be read ({error.strerror})", "check the path") from None
+    except (ValueError, KeyError, TypeError):
+        raise InputError(path, f"is not a fold file; {form}", "make one with `brainseg data split`") from None
+    names = [name for fold in folds for name in fold]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(path, f"{twice[0]} is listed more than once", "list every patient in one fold")
+    if len(folds) < 2:
+        raise InputError(path, f"{len(folds)} folds", "list at least two")
+    return folds
+
+
+def write_folds(path: Path, folds: Sequence[Sequence[str]]) -> None:
+    """Writes a fold file that `read_folds` reads."""
+    about = f"{len(folds)} patient-level folds; fold k validates on folds[k]"
+    write_json(path, {"about": about, "folds": [list(fold) for fold in folds]})
+
+
+def in_fold(patients: Sequence[Patient], folds: Sequence[Sequence[str]], fold: int) -> list[Patient]:
+    """The patients of one fold, in their own order.
+
+    Raises:
+        UsageError: no such fold, or none of its patients is there.
+    """
+    if not 0 <= fold < len(folds):
+        raise UsageError("--fold", f"there is no fold {fold}", f"give 0 to {len(folds) - 1}")
+    chosen = [patient for patient in patients if patient.name in set(folds[fold])]
+    if not chosen:
+        raise UsageError("--fold", f"no patient of fold {fold} is there", "check --folds against the folder names")
+    return chosen
+
+
+def monai_datalist(patients: Sequence[Patient], folds: Sequence[Sequence[str]], *, base: Path) -> dict[str, Any]:
+    """A datalist with an item a patient that has a mask and a fold: image, label, fold, case.
+
+    For TIFF `image` is the list of slices and `label` that of their masks; for a volume `image` is pre-contrast, FLAIR
+    and post-contrast, with FLAIR in place of what is missing. Paths are relative to `base`.
+
+    Raises:
+        InputError: a format that the bundles cannot load, or no patient at all.
+    """
+    fold_of = {name: k for k, fold in enumerate(folds) for name in fold}
+    items = []
+    for patient in patients:
+        if patient.problem is not None:
+            raise patient.problem
+        if not patient.masks or patient.name not in fold_of:
+            continue
+        if patient.flair.layout not in ("tiff", "nifti"):
+            raise InputError(patient.path, f"{patient.flair.layout} cannot be trained on", "convert it to NIfTI")
+        if patient.flair.layout == "tiff":
+            images, labels = list(patient.flair.files), list(patient.masks)
+        else:
+            series = (patient.pre or patient.flair, patient.flair, patient.post or patient.flair)
+            images, labels = [one.files[0] for one in series], list(patient.masks[:1])
+        label = [_relative(path, base) for path in labels]
+        items.append(
+            {
+                "image": [_relative(path, base) for path in images],
+                "label": label if patient.flair.layout == "tiff" else label[0],
+                "fold": fold_of[patient.name],
+                "case": patient.name,
+            }
+        )
+    if not items:
+        raise InputError(base, "no patient has both a mask and a fold", "check the masks and the fold file")
+    return {"name": "brainseg", "tensorImageSize": "3D", "training": items}
+
+
+def write_datalist(path: Path, datalist: Mapping[str, Any]) -> None:
+    """Writes a datalist as JSON."""
+    write_json(path, datalist)
+
+
+def _relative(path: Path, base: Path) -> str:
+    """`path` as MONAI joins it to `base`: relative where it lies below it, else absolute."""
+    absolute, root = Path(os.path.abspath(path)), Path(os.path.abspath(base))  # noqa: PTH100 - links stay links
+    return absolute.relative_to(root).as_posix() if absolute.is_relative_to(root) else str(absolute)

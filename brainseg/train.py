@@ -1,0 +1,191 @@
+"""Trains a shipped bundle on a user's patients; what it leaves is a bundle itself, ready for `--bundle`.
+
+The work is the bundle's own (configs/train.json through MONAI's ConfigWorkflow); this module gives it patient-level
+folds, resumes it, and records what the weights come from.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from brainseg import __version__
+from brainseg.bundle import RUN_FILE, WEIGHTS, shipped, weights_hash
+from brainseg.datalist import monai_datalist, write_datalist
+from brainseg.errors import BrainsegError, InputError, UsageError
+from brainseg.study import Patient
+from brainseg.writers.atomic import replacing
+
+log = logging.getLogger(__name__)
+TRAINING_FILE = Path("models") / "training.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A folder of training: what was asked for and where it is.
+
+    Attributes:
+        root: bundle folder with configs/, models/, datalist.json, run.json and TensorBoard events.
+        bundle: name of the shipped bundle it was made from.
+        fold: fold that validates.
+        trained_on, validated_on: case names.
+        settings: the tunables given to train.json.
+    """
+
+    root: Path
+    bundle: str
+    fold: int
+    trained_on: tuple[str, ...]
+    validated_on: tuple[str, ...]
+    settings: Mapping[str, Any]
+
+
+def prepare(
+    name: str,
+    patients: Sequence[Patient],
+    folds: Sequence[Sequence[str]],
+    data: Path,
+    root: Path,
+    *,
+    fold: int = 0,
+    settings: Mapping[str, Any] | None = None,
+    resume: bool = False,
+) -> Run:
+    """Lays out `root` as a bundle with its own datalist, ready for `train`.
+
+    Raises:
+        UsageError: no such bundle or fold, or `root` holds a run already and `resume` is not given.
+    """
+    if name not in shipped():
+        raise UsageError(name, "no bundle of that name", f"choose one of {', '.join(shipped())}")
+    if not 0 <= fold < len(folds):
+        raise UsageError("--fold", f"there is no fold {fold}", f"give 0 to {len(folds) - 1}")
+    if (root / RUN_FILE).exists() != resume:
+        cause = "holds no run to resume" if resume else "holds a run already"
+        raise UsageError(root, cause, "leave --resume out" if resume else "pass --resume, or choose another folder")
+    listed = monai_datalist(patients, folds, base=data)
+    items = listed["training"]
+    run = Run(
+        root=root,
+        bundle=name,
+        fold=fold,
+        trained_on=tuple(item["case"] for item in items if item["fold"] != fold),
+        validated_on=tuple(item["case"] for item in items if item["fold"] == fold),
+        settings=dict(settings or {}),
+    )
+    if not run.trained_on or not run.validated_on:
+        raise InputError(data, "a fold or its complement has no patient with a mask", "check the folds and the masks")
+    if not resume:
+        for part in ("configs", "docs"):
+            if (shipped()[name] / part).is_dir():
+                shutil.copytree(shipped()[name] / part, root / part, dirs_exist_ok=True)
+        shutil.copy(shipped()[name] / "LICENSE", root / "LICENSE")
+        write_datalist(root / "datalist.json", listed)
+        _record(run, weights_sha256=None)
+    return run
+
+
+def train(run: Run, data: Path, *, weights: str | None = None, resume: bool = False) -> Path:
+    """Trains; returns the file with the best weights (patient-level Dice on the validation fold).
+
+    Args:
+        run: from `prepare`.
+        data: folder that the datalist's paths are relative to.
+        weights: a state_dict to start from; "shipped" for those of the shipped bundle.
+        resume: go on from the newest training state that can be read.
+
+    Raises:
+        UsageError: weights that are not there.
+        BrainsegError: training ended without weights (validation never came).
+    """
+    from monai.bundle import ConfigWorkflow
+
+    overrides = {
+        "bundle_root": str(run.root),
+        "dataset_dir": str(data),
+        "datalist": str(run.root / "datalist.json"),
+        "output_dir": str(run.root),
+        "fold": run.fold,
+        "checkpoint": str(newest_state(run.root)) if resume else "",
+        "weights": str(_starting_weights(run.bundle, weights)) if weights else "",
+        **run.settings,
+    }
+    workflow = ConfigWorkflow(
+        config_file=str(run.root / "configs" / "train.json"),
+        logging_file=False,
+        workflow_type="train",
+        **overrides,
+    )
+    unknown = [key for key in run.settings if key.split("::")[0].split("#")[0] not in _keys(run.root)]
+    if unknown:
+        raise UsageError(unknown[0], "not a setting of the bundle's train.json", "see its first lines for the tunables")
+    workflow.initialize()
+    workflow.run()
+    workflow.finalize()
+    best = run.root / WEIGHTS
+    if not best.is_file():
+        raise BrainsegError(run.root, "no validation in the epochs given, so no weights", "lower val_interval")
+    _record(run, weights_sha256=weights_hash(best))
+    _write_json(
+        run.root / TRAINING_FILE,
+        {"bundle": run.bundle, "fold": run.fold, "trained_on": run.trained_on, "validated_on": run.validated_on},
+    )
+    return best
+
+
+def newest_state(root: Path) -> Path:
+    """The newest training state under `root` that can be read; one that cannot is named in the log.
+
+    Raises:
+        UsageError: there is none.
+    """
+    import torch
+
+    states = sorted((root / "models").glob("state_checkpoint_epoch=*.pt"), key=_epoch, reverse=True)
+    for path in states:
+        try:
+            torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            log.warning("%s cannot be read (%s); going back to the one before", path.name, type(error).__name__)
+            continue
+        return path
+    raise UsageError(root, "holds no training state to resume from", "train again without --resume")
+
+
+def _epoch(path: Path) -> int:
+    found = re.search(r"epoch=(\d+)", path.name)
+    return int(found[1]) if found else -1
+
+
+def _starting_weights(name: str, weights: str) -> Path:
+    path = shipped()[name] / WEIGHTS if weights == "shipped" else Path(weights)
+    if not path.is_file():
+        raise UsageError(path, "no weights there", "give a file, or shipped")
+    return path
+
+
+def _keys(root: Path) -> set[str]:
+    return set(json.loads((root / "configs" / "train.json").read_text(encoding="utf-8")))
+
+
+def _record(run: Run, *, weights_sha256: str | None) -> None:
+    content = {
+        "brainseg": __version__,
+        "bundle": run.bundle,
+        "fold": run.fold,
+        "settings": dict(run.settings),
+        "weights_sha256": weights_sha256,
+    }
+    _write_json(run.root / RUN_FILE, content)
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

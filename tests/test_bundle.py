@@ -1,0 +1,126 @@
+"""What brainseg opens, and what it refuses to open."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from brainseg.bundle import WEIGHTS, locate, open_bundle, shipped, weights_hash
+from brainseg.errors import UntrustedBundleError, UsageError
+
+NAME = "residual_unet"
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A copy of a shipped bundle that can be spoiled."""
+    return shutil.copytree(shipped()[NAME], tmp_path / "copy")
+
+
+def saved(state: object) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+def test_three_bundles_are_shipped() -> None:
+    assert list(shipped()) == ["attention_unet", "basic_unet", "residual_unet"]
+
+
+@pytest.mark.parametrize("name", ["attention_unet", "basic_unet", "residual_unet"])
+def test_a_shipped_bundle_opens_with_the_weights_that_it_records(name: str) -> None:
+    bundle = open_bundle(name, device="cpu")
+    recorded = (shipped()[name] / "models" / "model.pt.sha256").read_text().split()[0]
+    assert bundle.weights_sha256 == recorded
+    assert not bundle.network.training
+    assert (bundle.threshold, bundle.pixel_mm) == (0.5, 0.9)
+    with torch.inference_mode():
+        assert bundle.network(torch.zeros(2, 3, 64, 96)).shape == (2, 1, 64, 96)
+
+
+def test_a_copy_of_a_shipped_bundle_is_known_by_its_configs(copy: Path) -> None:
+    assert locate(str(copy)) == (NAME, copy)
+
+
+def test_a_threshold_replaces_the_bundles_own() -> None:
+    assert open_bundle(NAME, device="cpu", threshold=0.3).threshold == 0.3
+
+
+def test_an_unknown_name_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="choose one of attention_unet, basic_unet, residual_unet"):
+        open_bundle("no_such_net")
+
+
+def test_a_device_that_is_not_there_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="--device"):
+        open_bundle(NAME, device="cuda:63")
+    with pytest.raises(UsageError, match="not a device"):
+        open_bundle(NAME, device="gpu please")
+
+
+def test_a_flipped_bit_in_the_weights_is_refused(copy: Path) -> None:
+    content = bytearray((copy / WEIGHTS).read_bytes())
+    content[len(content) // 2] ^= 1
+    (copy / WEIGHTS).write_bytes(content)
+    with pytest.raises(UntrustedBundleError, match="SHA-256"):
+        open_bundle(str(copy))
+
+
+class Payload:
+    """Pickles into a call that would leave a file behind."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (eval, (f"open({str(self.path)!r}, 'w')",))
+
+
+@pytest.mark.parametrize(
+    ("content", "cause"),
+    [
+        (b"", "damaged"),
+        (b"not weights", "more than tensors|damaged"),
+        (saved({"network": torch.zeros(1)}), "another network"),
+        (saved([torch.zeros(1)]), "plain state_dict"),
+        (saved({}), "another network"),
+    ],
+)
+def test_weights_that_are_not_the_networks_are_refused(copy: Path, content: bytes, cause: str) -> None:
+    (copy / WEIGHTS).write_bytes(content)
+    (copy / "models" / "model.pt.sha256").unlink()
+    with pytest.raises(UntrustedBundleError, match=cause):
+        open_bundle(str(copy))
+
+
+def test_code_in_a_pickle_is_not_run(copy: Path, tmp_path: Path) -> None:
+    for content in (pickle.dumps(Payload(tmp_path / "ran")), saved({"x": Payload(tmp_path / "ran")})):
+        (copy / WEIGHTS).write_bytes(content)
+        (copy / "models" / "model.pt.sha256").unlink(missing_ok=True)
+        with pytest.raises(UntrustedBundleError):
+            open_bundle(str(copy))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_foreign_configs_are_refused_and_not_evaluated(copy: Path, tmp_path: Path) -> None:
+    config = copy / "configs" / "inference.json"
+    foreign = json.loads(config.read_text())
+    foreign["threshold"] = f"$open({str(tmp_path / 'ran')!r}, 'w') and 0.5"
+    config.write_text(json.dumps(foreign))
+    with pytest.raises(UntrustedBundleError, match="--trust-bundle"):
+        open_bundle(str(copy))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_run_gives_its_weights_and_nothing_else(copy: Path) -> None:
+    (copy / "configs" / "inference.json").write_text("{}")
+    digest = weights_hash(copy / WEIGHTS)
+    (copy / "run.json").write_text(json.dumps({"bundle": NAME, "weights_sha256": digest}))
+    bundle = open_bundle(str(copy), device="cpu")
+    assert (bundle.name, bundle.weights_sha256) == (NAME, digest)

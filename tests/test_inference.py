@@ -1,0 +1,108 @@
+"""segment: from a Case to a mask on the Case's own grid."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from brainseg.bundle import Bundle, open_bundle
+from brainseg.case import TIFF_AFFINE, Case
+from brainseg.inference import segment
+from brainseg.phantom import make_phantom
+
+
+class Bright(torch.nn.Module):
+    """Stands in for a network: abnormal is where FLAIR is 1.3 times the head's mean or brighter."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return (image[:, 1:2] - 1.3) * 20
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return replace(open_bundle("residual_unet", device="cpu"), network=Bright())
+
+
+def marked(shape: tuple[int, int, int], affine: np.ndarray, spacing: tuple[float, float, float] | None) -> Case:
+    """A box of a head with a brighter box in one corner."""
+    image = np.zeros((3, *shape), np.float32)
+    x, y, z = (size // 8 for size in shape)
+    image[:, x:-x, y:-y] = 100
+    image[:, 2 * x : 4 * x, 2 * y : 3 * y, z : z + 3] = 250
+    return Case("box", image, affine, spacing, "nifti" if spacing else "tiff")
+
+
+@pytest.mark.parametrize("shape", [(40, 48, 5), (256, 256, 4), (300, 400, 4)])
+def test_the_mask_covers_the_bright_box_whether_smaller_or_larger_than_the_window(
+    bundle: Bundle, shape: tuple[int, int, int]
+) -> None:
+    case = marked(shape, TIFF_AFFINE, None)
+    result = segment(case, replace(bundle, mask=_threshold_only))
+    assert result.mask.shape == shape
+    np.testing.assert_array_equal(result.mask, case.image[1] == 250)
+
+
+def _threshold_only(data: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {**data, "pred": (data["pred"] >= 0.5).float()}
+
+
+@pytest.mark.parametrize(
+    ("axes", "rotation_deg"), [("LPS", (12, -8, 15)), ("RAS", (0, 0, 0)), ("PIR", (0, 0, 0)), ("SAL", (12, -8, 15))]
+)
+def test_the_mask_lies_on_the_lesion_in_world_millimetres(
+    bundle: Bundle, axes: str, rotation_deg: tuple[float, float, float]
+) -> None:
+    spacing = tuple(5.0 if axis in "SI" else 2.0 for axis in axes)
+    shape = tuple(32 if axis in "SI" else 110 for axis in axes)
+    phantom = make_phantom(shape=shape, spacing_mm=spacing, axes=axes, rotation_deg=rotation_deg)
+    case = Case("phantom", phantom.image, phantom.affine, phantom.spacing_mm, "nifti")
+    result = segment(case, bundle)
+    assert result.mask.shape == phantom.mask.shape
+    centroid = phantom.affine[:3, :3] @ np.argwhere(phantom.mask).mean(0) + phantom.affine[:3, 3]
+    inside = np.round(np.linalg.solve(phantom.affine, np.append(centroid, 1)))[:3].astype(int)
+    assert result.mask[tuple(inside)] == 1
+    both = np.count_nonzero(result.mask & phantom.mask)
+    assert both > 0.8 * np.count_nonzero(phantom.mask)
+
+
+def test_a_patient_of_one_slice_is_segmented(bundle: Bundle) -> None:
+    case = marked((256, 256, 4), TIFF_AFFINE, None)
+    one = replace(case, image=case.image[..., 1:2])
+    assert segment(one, bundle).mask.shape == (256, 256, 1)
+
+
+@pytest.mark.filterwarnings("ignore:Divide by zero")
+def test_a_blank_sequence_gives_finite_probabilities(bundle: Bundle) -> None:
+    case = marked((64, 64, 4), TIFF_AFFINE, None)
+    case.image[0] = 0
+    assert np.isfinite(segment(case, bundle).probability).all()
+
+
+def test_the_mirror_image_alone_gives_the_mirrored_probability(bundle: Bundle) -> None:
+    case = marked((64, 64, 4), TIFF_AFFINE, None)
+    mirrored = replace(case, image=case.image[:, ::-1].copy())
+    plain, turned = segment(case, bundle, tta=True), segment(mirrored, bundle, tta=True)
+    np.testing.assert_allclose(plain.probability, turned.probability[::-1], atol=1e-6)
+
+
+def test_an_ensemble_averages_probabilities(bundle: Bundle) -> None:
+    case = marked((64, 64, 4), TIFF_AFFINE, None)
+    dull = replace(bundle, network=torch.nn.Conv2d(3, 1, 1))
+    torch.nn.init.zeros_(dull.network.weight)
+    torch.nn.init.constant_(dull.network.bias, -100.0)
+    both = segment(case, [bundle, dull])
+    np.testing.assert_allclose(both.probability, segment(case, bundle).probability / 2, atol=1e-6)
+    assert both.bundle == "residual_unet+residual_unet"
+
+
+def test_probability_and_mask_are_reproducible_bit_for_bit(tmp_path: Path) -> None:
+    phantom = make_phantom(shape=(96, 96, 4), spacing_mm=(2.4, 2.4, 20.0))
+    case = Case("phantom", phantom.image, phantom.affine, phantom.spacing_mm, "nifti")
+    opened = open_bundle("residual_unet", device="cpu")
+    first, second = segment(case, opened), segment(case, opened)
+    np.testing.assert_array_equal(first.probability, second.probability)
+    np.testing.assert_array_equal(first.mask, second.mask)
