@@ -200,8 +200,8 @@ def _metaimage(path: Path, start: bytes) -> _Header:
 
     if not true("binarydata"):
         raise InputError(path, "holds its voxels as text", "save it as binary")
-    channels = fields.get("elementnumberofchannels", "1")
-    if channels != "1":
+    (channels,) = _whole(path, "a number of channels", fields.get("elementnumberofchannels", "1"), 1)
+    if channels != 1:
         raise InputError(path, f"holds {channels} values a voxel (colour or vector)", "give a scalar volume")
     code = _META_TYPES.get(first("type", "elementtype").upper())
     if code is None:
@@ -253,10 +253,10 @@ def _nrrd_grid(path: Path, fields: dict[str, str]) -> Grid:
             raise InputError(path, f"says nothing of its {what}", GEOMETRY)
     space = fields.get("space", "").lower()
     if space not in _SPACES:
-        raise InputError(path, f"says nothing of its orientation (space: {space[:40] or 'none'})", GEOMETRY)
+        raise InputError(path, f"says nothing of its orientation (space {space[:40]!r})", GEOMETRY)
     units = set(fields.get("spaceunits", '"mm"').lower().replace('"', " ").split())
     if units - {"mm", "none", "???"}:
-        raise InputError(path, f"is measured in {' and '.join(sorted(units))[:40]}, not mm", "export it in mm")
+        raise InputError(path, f"is measured in {' and '.join(sorted(units))[:40]!r}, not mm", "export it in mm")
     sizes = _whole(path, "sizes", fields["sizes"])
     directions = re.findall(r"none|\([^()]*\)", fields["spacedirections"])
     if len(directions) != len(sizes):
