@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,12 @@ def split_by_patient(
 
     Raises:
         UsageError: fewer patients than folds.
+        InputError: a name that is there twice.
     """
+    _refuse_twice("patients", names)
     if not 2 <= folds <= len(names):
         raise UsageError("--folds", f"{len(names)} patients cannot make {folds} folds", "give fewer folds")
-    random = np.random.default_rng(seed)
+    random = np.random.RandomState(seed)  # its stream is frozen: the split outlives versions of numpy
     shuffled = [sorted(names)[i] for i in random.permutation(len(names))]
     if strata is not None:
         shuffled.sort(key=lambda name: strata[name])
@@ -54,17 +57,16 @@ def read_folds(path: Path) -> list[list[str]]:
     form = 'expected {"folds": [[name, ...], ...]}'
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        folds = [[str(name) for name in fold] for fold in content["folds"]]
+        folds = content["folds"]
     except OSError as error:
         raise InputError(path, f"cannot be read ({error.strerror})", "check the path") from None
     except (ValueError, KeyError, TypeError):
         raise InputError(path, f"is not a fold file; {form}", "make one with `brainseg data split`") from None
-    names = [name for fold in folds for name in fold]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise InputError(path, f"{twice[0]} is listed more than once", "list every patient in one fold")
-    if len(folds) < 2:
-        raise InputError(path, f"{len(folds)} folds", "list at least two")
+    if not isinstance(folds, list) or not all(isinstance(fold, list) and all(map(_is_name, fold)) for fold in folds):
+        raise InputError(path, f"is not a fold file; {form}", "make one with `brainseg data split`")
+    if len(folds) < 2 or not all(folds):
+        raise InputError(path, f"{sum(map(bool, folds))} folds with patients in them", "list two or more, none empty")
+    _refuse_twice(path, [name for fold in folds for name in fold])
     return folds
 
 
@@ -95,15 +97,16 @@ def monai_datalist(patients: Sequence[Patient], folds: Sequence[Sequence[str]], 
     and post-contrast, with FLAIR in place of what is missing. Paths are relative to `base`.
 
     Raises:
-        InputError: a format that the bundles cannot load, or no patient at all.
+        InputError: a patient of a fold that cannot be read, formats that the bundles cannot load, or no patient at all.
     """
     fold_of = {name: k for k, fold in enumerate(folds) for name in fold}
+    chosen = [one for one in patients if one.name in fold_of and (one.masks or one.problem)]
+    if len({one.flair.layout for one in chosen}) > 1:
+        raise InputError(base, "holds patients in several formats, and a bundle reads one", "give a folder for each")
     items = []
-    for patient in patients:
+    for patient in chosen:
         if patient.problem is not None:
             raise patient.problem
-        if not patient.masks or patient.name not in fold_of:
-            continue
         if patient.flair.layout not in ("tiff", "nifti"):
             raise InputError(patient.path, f"{patient.flair.layout} cannot be trained on", "convert it to NIfTI")
         if patient.flair.layout == "tiff":
@@ -128,6 +131,16 @@ def monai_datalist(patients: Sequence[Patient], folds: Sequence[Sequence[str]], 
 def write_datalist(path: Path, datalist: Mapping[str, Any]) -> None:
     """Writes a datalist as JSON."""
     write_json(path, datalist)
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _refuse_twice(where: str | Path, names: Sequence[str]) -> None:
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise InputError(where, f"{twice[0]} is listed more than once", "list every patient in one fold")
 
 
 def _relative(path: Path, base: Path) -> str:

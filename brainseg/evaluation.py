@@ -27,6 +27,7 @@ PROTOCOLS = {
 Array = NDArray[Any]
 Predictor = Callable[[Case], tuple[Array, Array | None]]
 Advance = Callable[[str], None]
+SAME_GRID_MM = 0.01  # affines are rounded to single precision in NIfTI
 
 
 @dataclass(frozen=True)
@@ -74,29 +75,38 @@ def evaluate(
         advance: called with the number of patients, gives a function to call after each.
 
     Raises:
-        UsageError: neither or both of `bundle` and `predictions`.
-        InputError: no patient has a mask, or a prediction is missing or lies on another grid.
+        UsageError: neither or both of `bundle` and `predictions`, or only one of `folds` and `fold`.
+        InputError: no patient has a mask, one cannot be read, or a prediction is missing or lies on another grid.
     """
     from brainseg.datalist import in_fold, read_folds
 
     if (bundle is None) == (predictions is None):
         raise UsageError("--bundle, --predictions", "one of the two says what to score", "give one")
+    if (folds is None) != (fold is None):
+        raise UsageError("--folds, --fold", "one without the other says nothing", "give both, or none")
     patients = [patient for patient in find_patients(data) if patient.masks or patient.problem]
+    cautions: tuple[str, ...] = ()
     if folds is not None and fold is not None:
-        patients = in_fold(patients, read_folds(folds), fold)
+        parts = read_folds(folds)
+        patients = in_fold(patients, parts, fold)
+        if len(patients) < len(parts[fold]):
+            cautions = (f"only {len(patients)} of the {len(parts[fold])} patients of fold {fold} are there",)
     if not patients:
         raise InputError(data, "no patient there has a mask", "give a folder of patients with masks")
-    step = advance(len(patients)) if advance else _silent
+    for problem in (patient.problem for patient in patients):
+        if problem is not None:  # before hours of work on the others
+            raise problem
     if predictions is not None:
-        return score_patients(patients, from_folder(predictions), what=predictions.name, advance=step)
+        step = advance(len(patients)) if advance else _silent
+        result = score_patients(patients, from_folder(predictions), what=predictions.resolve().name, advance=step)
+        return replace(result, cautions=cautions)
     from brainseg.bundle import open_bundle
 
     opened = open_bundle(str(bundle), device=device)
-    sequences = "FLAIR alone" if flair_alone else "all sequences"
-    result = score_patients(
-        patients, from_bundle(opened, flair_alone=flair_alone), what=f"{opened.name}, {sequences}", advance=step
-    )
-    return replace(result, cautions=_cautions(opened, patients))
+    step = advance(len(patients)) if advance else _silent
+    what = f"{opened.name}, {'FLAIR alone' if flair_alone else 'all sequences'}"
+    result = score_patients(patients, from_bundle(opened, flair_alone=flair_alone), what=what, advance=step)
+    return replace(result, cautions=(*cautions, *_cautions(opened, patients)))
 
 
 def score_patients(
@@ -116,7 +126,7 @@ def score_patients(
         mask, probability = predict(case)
         score = score_case(patient.name, truth, mask, probability, case.affine, case.spacing_mm)
         scores.append(score)
-        pictures[patient.name] = max(axial_slices(case, mask, truth), key=_tumour)
+        pictures[patient.name] = _alone(max(axial_slices(case, mask, truth), key=_tumour))
         (advance or _silent)(f"{patient.name}: Dice {score.dice:.3f}")
     return Evaluation("E", what, tuple(scores), pictures, tuple(summarise(scores)))
 
@@ -146,23 +156,49 @@ def from_folder(folder: Path) -> Predictor:
         path = folder / case.name / "mask.nii.gz"
         if not path.is_file():
             raise InputError(path, "no prediction there", "segment this patient first")
+        _refuse_other_grid(path, case)
         mask = read_nifti_mask(path)
-        if mask.shape != case.shape:
-            raise InputError(path, f"has shape {mask.shape}, the scan {case.shape}", "predict on the scan's own grid")
-        saved = folder / case.name / "probability.nii.gz"
-        return mask, read_nifti(saved).array if saved.is_file() else None
+        saved = path.with_name("probability.nii.gz")
+        if not saved.is_file():
+            return mask, None
+        _refuse_other_grid(saved, case)
+        return mask, read_nifti(saved).array
 
     return predict
+
+
+def _refuse_other_grid(path: Path, case: Case) -> None:
+    """Refuses a volume that is not on the grid of `case`; where its voxels have no size, only their axes must agree."""
+    from brainseg.readers.grid import farthest_mm
+    from brainseg.readers.nifti import nifti_grid
+
+    grid = nifti_grid(path)
+    remedy = "predict on the scan's own grid"
+    if grid.shape != case.shape:
+        sizes = (" x ".join(map(str, shape)) for shape in (grid.shape, case.shape))
+        raise InputError(path, "has {} voxels, the scan {}".format(*sizes), remedy)
+    if case.spacing_mm is None:
+        theirs, own = (steps / np.linalg.norm(steps, axis=0) for steps in (grid.affine[:3, :3], case.affine[:3, :3]))
+        if not np.allclose(theirs, own, atol=1e-3):
+            raise InputError(path, "has its axes in other directions than the scan", remedy)
+        return
+    apart = farthest_mm(case.shape, grid.affine, case.affine)
+    if apart > SAME_GRID_MM:
+        raise InputError(path, f"lies up to {apart:.3g} mm from the scan", remedy)
 
 
 def review_run(
     root: Path, patients: Sequence[Patient], *, settings: dict[str, Any] | None = None, advance: Advance | None = None
 ) -> Evaluation:
-    """Scores a run of `brainseg train` on its validation patients, and adds tables and TensorBoard review to it."""
+    """Scores a run of `brainseg train` on its validation patients, and adds tables and TensorBoard review to it.
+
+    The validation patients chose the weights, which `cautions` says: figures of protocol E they are not quite.
+    """
     from brainseg.bundle import open_bundle
 
     bundle = open_bundle(str(root))
     result = score_patients(patients, from_bundle(bundle), what=f"{bundle.name}, all sequences", advance=advance)
+    result = replace(result, cautions=_cautions(bundle, patients))
     write_evaluation(result, root, settings={"bundle": bundle.name, **(settings or {})})
     return result
 
@@ -197,39 +233,52 @@ _ARRAYS = ("slice_truth", "slice_score", "slice_marked", "positives", "negatives
 
 
 def markdown(evaluation: Evaluation) -> str:
-    """The figures as a Markdown table with protocol, interval and n."""
+    """The figures as a Markdown table with interval, n and protocol."""
 
     def number(value: float | None) -> str:
-        return "" if value is None else "-" if not np.isfinite(value) else f"{value:.3f}"
+        return "" if value is None else "-" if np.isnan(value) else "infinite" if np.isinf(value) else f"{value:.3f}"
 
     lines = [
         f"Protocol {evaluation.protocol}: {PROTOCOLS[evaluation.protocol]}.",
         f"Scored: {evaluation.what}. Intervals: {LEVEL:.0%}, patients resampled {RESAMPLES:,} times.",
         *(f"Caution: {caution}." for caution in evaluation.cautions),
         "",
-        "| metric | mean | 95% interval | median | patients |",
-        "| --- | --- | --- | --- | --- |",
+        f"| metric | mean | {LEVEL:.0%} interval | median | patients | protocol | note |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for one in evaluation.figures:
-        interval = f"{number(one.low)} to {number(one.high)}"
-        lines.append(f"| {one.metric} | {number(one.value)} | {interval} | {number(one.median)} | {one.n} |")
+        interval = "-" if np.isnan(one.low) else f"{number(one.low)} to {number(one.high)}"
+        cells = (one.metric, number(one.value), interval, number(one.median), one.n, evaluation.protocol, one.note)
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines) + "\n"
 
 
 def _cautions(bundle: Bundle, patients: Sequence[Patient]) -> tuple[str, ...]:
-    record = bundle.root / "models" / "training.json"
-    if not record.is_file():
+    path = bundle.root / "models" / "training.json"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
         return ()
-    trained_on = set(json.loads(record.read_text(encoding="utf-8")).get("trained_on", ()))
-    known = sum(patient.name in trained_on for patient in patients)
-    return (
-        (f"{known} of these {len(patients)} patients trained the network, so the figures flatter it",) if known else ()
-    )
+    except ValueError as error:
+        raise InputError(path, f"is not JSON ({error})", "restore it: it says which patients trained") from None
+    cautions = []
+    for key, did in (("trained_on", "trained the network"), ("validated_on", "chose the weights among the epochs")):
+        known = len({patient.name for patient in patients} & set(record.get(key) or ()))
+        if known:
+            cautions.append(f"{known} of these {len(patients)} patients {did}, so the figures flatter it")
+    return tuple(cautions)
 
 
-def _tumour(one: AxialSlice) -> tuple[int, int]:
+def _tumour(one: AxialSlice) -> tuple[int, int, int]:
+    """The slice with most tumour is the one to show, else with most mask, else the middle one."""
     true = 0 if one.truth is None else int(np.count_nonzero(one.truth))
-    return true, int(np.count_nonzero(one.mask))
+    return true, int(np.count_nonzero(one.mask)), -abs(2 * one.number - one.count)
+
+
+def _alone(one: AxialSlice) -> AxialSlice:
+    """The slice without the volume that its arrays are views of."""
+    truth = None if one.truth is None else one.truth.copy()
+    return replace(one, flair=one.flair.copy(), mask=one.mask.copy(), truth=truth)
 
 
 def _silent(line: str) -> None:

@@ -21,27 +21,32 @@ PRECISION_RECALL = "review/precision_recall"
 TABLE, SUMMARY = "review/patients", "review/summary"
 PATIENT = "patients/"
 CONTOURS = "contours/"
+SUFFIX = ".review"  # of the event file, so that a second review takes the place of the first
 
 
 def write_review(log_dir: Path, evaluation: Evaluation, settings: dict[str, Any], *, step: int = 0) -> None:
     """Adds an event file to `log_dir`: figures, per-patient Dice, precision-recall curve, contours, hyper-parameters.
 
     `contours/best`, `contours/median`, `contours/worst` show FLAIR with the true and the predicted contour in the slice
-    with the largest tumour; `patients/<case>` is that patient's Dice.
+    with the largest tumour; `patients/<case>` is that patient's Dice. An earlier review in `log_dir` is removed; other
+    event files there, of the training, stay.
     """
     from torch.utils.tensorboard import SummaryWriter
 
     from brainseg.evaluation import markdown
 
+    for earlier in log_dir.glob(f"events.out.tfevents.*{SUFFIX}"):
+        earlier.unlink()
     ranked = sorted(evaluation.scores, key=lambda one: -np.nan_to_num(one.dice, nan=-1.0))
     dice = np.array([one.dice for one in ranked if np.isfinite(one.dice)])
-    with SummaryWriter(str(log_dir)) as writer:
+    with SummaryWriter(str(log_dir), filename_suffix=SUFFIX) as writer:
         if dice.size:
             writer.add_scalar(DICE_MEAN, dice.mean(), step)
             writer.add_scalar(DICE_MEDIAN, np.median(dice), step)
             writer.add_histogram(DICE_HISTOGRAM, dice, step, bins=np.linspace(0, 1, 21))
         for one in evaluation.scores:
-            writer.add_scalar(PATIENT + one.case, one.dice, step)
+            if np.isfinite(one.dice):
+                writer.add_scalar(PATIENT + one.case, one.dice, step)
         writer.add_text(SUMMARY, markdown(evaluation), step)
         writer.add_text(TABLE, _table(ranked), step)
         if all(np.isfinite(one.confidence) for one in ranked):
@@ -51,7 +56,7 @@ def write_review(log_dir: Path, evaluation: Evaluation, settings: dict[str, Any]
             title = f"{one.case}  Dice {one.dice:.2f}"
             figure = contour_figure(picture.flair, picture.mask, picture.truth, title, picture.aspect)
             writer.add_figure(CONTOURS + place, figure, step)
-        _hyper_parameters(writer, settings, dice)
+        _hyper_parameters(writer, {"protocol": evaluation.protocol, **settings}, dice)
 
 
 def _notable(ranked: list[CaseScores]) -> dict[str, CaseScores]:
@@ -65,8 +70,12 @@ def _notable(ranked: list[CaseScores]) -> dict[str, CaseScores]:
 
 
 def _table(ranked: list[CaseScores]) -> str:
+    def number(value: float) -> str:
+        return "-" if np.isnan(value) else f"{value:.3f}"
+
     rows = [
-        f"| {one.case} | {one.dice:.3f} | {one.true_voxels} | {one.voxels} | {one.confidence:.2f} |" for one in ranked
+        f"| {one.case} | {number(one.dice)} | {one.true_voxels} | {one.voxels} | {number(one.confidence)} |"
+        for one in ranked
     ]
     return "\n".join(
         ["| patient | Dice | true voxels | voxels | confidence |", "| --- | --- | --- | --- | --- |", *rows]
@@ -74,7 +83,7 @@ def _table(ranked: list[CaseScores]) -> str:
 
 
 def _precision_recall(writer: SummaryWriter, scores: list[CaseScores], step: int) -> None:
-    """The curve over all voxels in doubt or in the truth, from the binned counts: one threshold a bin."""
+    """The curve over all voxels of all patients, from the binned counts: one threshold a bin, at its lower end."""
     positives = np.sum([one.positives for one in scores], axis=0)
     negatives = np.sum([one.negatives for one in scores], axis=0)
     true_positives = positives[::-1].cumsum()[::-1]

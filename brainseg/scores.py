@@ -24,8 +24,8 @@ from brainseg.measures import (
 )
 
 TOLERANCE = 2.0  # of surface Dice: mm, or pixels where the spacing is unknown
-BINS = 100  # of the probability, for calibration and the precision-recall curve
-UNDOUBTED = 0.01  # voxels below this probability and outside the truth do not count towards calibration
+BINS = 101  # of the probability, [0, 0.01) to [0.99, 1) and 1 itself, as TensorBoard's precision-recall curve has them
+UNDOUBTED = 0.01  # voxels below this probability, nearly all of a scan, do not count towards calibration
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,11 @@ class CaseScores:
         lesions: number of predicted lesions; `false_lesions` of them touch no true one.
         true_lesions: number of true lesions; `found_lesions` of them touch a predicted voxel.
         slice_truth: for every axial slice whether it holds tumour.
-        slice_score: the highest probability in it (of a mask alone 0 or 1).
+        slice_score: the highest probability in it (of a mask alone 0 or 1); the patient's is the highest of these.
         slice_marked: whether the mask marks anything in it.
         confidence: `measures.case_confidence`; NaN where only a mask was given.
-        positives, negatives: voxels inside and outside the truth, counted in `BINS` bins of probability.
+        positives, negatives: voxels inside and outside the truth, counted in `BINS` bins of probability; none where
+            only a mask was given.
     """
 
     case: str
@@ -80,8 +81,14 @@ def score_case(
     affine: NDArray[np.float64],
     spacing_mm: Spacing | None,
 ) -> CaseScores:
-    """Scores of one patient; `truth`, `mask` and `probability` are `(X, Y, Z)` on its own grid."""
+    """Scores of one patient; `truth`, `mask` and `probability` are `(X, Y, Z)` on its own grid.
+
+    Raises:
+        ValueError: shapes that differ.
+    """
     truth, mask = np.asarray(truth) != 0, np.asarray(mask) != 0
+    if not truth.shape == mask.shape == (truth if probability is None else probability).shape or truth.ndim != 3:
+        raise ValueError(f"truth, mask and probability must have one shape (X, Y, Z), got {truth.shape}, {mask.shape}")
     spacing = spacing_mm or (1.0, 1.0, 1.0)
     axis = axial_axis(affine)
     slices = [(np.take(mask, i, axis), np.take(truth, i, axis)) for i in range(truth.shape[axis])]
@@ -90,7 +97,7 @@ def score_case(
     score = mask if probability is None else probability
     lesions, false_lesions = _components(mask, truth)
     true_lesions, missed = _components(truth, mask)
-    bins = np.clip((score * BINS).astype(np.int64), 0, BINS - 1)
+    positives, negatives = _binned(probability, truth)
     return CaseScores(
         case=case,
         unit="pixels" if spacing_mm is None else "mm",
@@ -113,9 +120,18 @@ def score_case(
         slice_score=np.asarray(score, float).max(axis=others),
         slice_marked=np.any(mask, axis=others, keepdims=True).ravel(),
         confidence=float("nan") if probability is None else case_confidence(probability, mask),
-        positives=np.bincount(bins[truth], minlength=BINS),
-        negatives=np.bincount(bins[~truth & (score >= UNDOUBTED)], minlength=BINS),
+        positives=positives,
+        negatives=negatives,
     )
+
+
+def _binned(probability: NDArray[Any] | None, truth: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Voxels inside and outside the truth in each bin; bin i begins at the probability i / (BINS - 1)."""
+    if probability is None:
+        return np.zeros(BINS, np.int64), np.zeros(BINS, np.int64)
+    bins = np.clip((np.asarray(probability) * (BINS - 1)).astype(np.int64), 0, BINS - 1)
+    positives = np.bincount(bins[truth], minlength=BINS)
+    return positives, np.bincount(bins.ravel(), minlength=BINS) - positives
 
 
 def _components(mask: NDArray[np.bool_], other: NDArray[np.bool_]) -> tuple[int, int]:

@@ -1,23 +1,37 @@
-"""Figures over patients: mean, median and bootstrap interval; detection; calibration."""
+"""Figures over patients: mean, median and bootstrap interval; detection; calibration.
+
+Every interval draws whole patients again, never slices, voxels or lesions.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from brainseg.scores import BINS, TOLERANCE, CaseScores
+from brainseg.scores import BINS, TOLERANCE, UNDOUBTED, CaseScores
+
+Floats = NDArray[np.float64]
 
 RESAMPLES = 10_000
-POOLED_RESAMPLES = 1_000
 LEVEL = 0.95
+CHUNK = 500  # resamples at a time, to save memory
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure over patients, with its 95% interval (patients resampled) and the number of patients behind it."""
+    """One figure over patients.
+
+    Attributes:
+        metric: its name, with its unit.
+        value: mean over patients; of detection and calibration that of all patients' slices or voxels together.
+        low, high: 95% interval of `value`; NaN where there is none.
+        median: over patients; None for detection and calibration.
+        n: number of patients behind it.
+        note: what else to know ("1 of 90 infinite").
+    """
 
     metric: str
     value: float
@@ -25,108 +39,205 @@ class Figure:
     high: float
     median: float | None
     n: int
+    note: str = ""
 
 
 def summarise(scores: Sequence[CaseScores], *, seed: int = 0) -> list[Figure]:
-    """Protocol E's figures. A patient for whom a metric has no finite value does not count towards it: see `n`."""
-    unit = scores[0].unit if len({one.unit for one in scores}) == 1 else "mm or pixels"
-    per_patient: dict[str, list[float]] = {
-        "Dice": [one.dice for one in scores],
-        "IoU": [one.iou for one in scores],
-        "precision": [one.precision for one in scores],
-        "recall": [one.recall for one in scores],
-        f"HD95 ({unit})": [one.hd95 for one in scores],
-        f"surface Dice at {TOLERANCE:g} {unit}": [one.surface_dice for one in scores],
-        "Dice of tumour slices": [one.dice_tumour_slices for one in scores],
-        "lesions found": [one.found_lesions / one.true_lesions for one in scores if one.true_lesions],
-        "false lesions a patient": [float(one.false_lesions) for one in scores],
-    }
-    figures = [_per_patient(name, values, seed) for name, values in per_patient.items()]
-    pooled: dict[str, Callable[[Sequence[CaseScores]], float]] = {
-        "slice detection, sensitivity": slice_sensitivity,
-        "slice detection, specificity": slice_specificity,
-        "slice detection, AUC": slice_auc,
-        "patient detection, sensitivity": patient_sensitivity,
-        "patient detection, specificity": patient_specificity,
-        "calibration error (ECE)": expected_calibration_error,
-    }
-    return figures + [_pooled(name, scores, statistic, seed) for name, statistic in pooled.items()]
+    """Protocol E's figures.
+
+    A patient for whom a metric is not defined (NaN) does not count towards it: see `n`. An infinite distance (one mask
+    of the two is empty) stays in: the mean is then infinite, `note` gives that of the others, and the median bears it.
+    Patients with and without a spacing are never averaged into one distance.
+
+    Raises:
+        ValueError: no scores.
+    """
+    if not scores:
+        raise ValueError("scores must not be empty")
+    by_slice = [(one.slice_truth, one.slice_score) for one in scores]
+    by_patient = [(np.array([one.true_voxels > 0]), one.slice_score.max(keepdims=True)) for one in scores]
+    return [
+        *(_per_patient(name, values, seed) for name, values in _patient_metrics(scores)),
+        _ratio("slice detection, sensitivity", *_marked_of_tumour_slices(scores), seed),
+        _ratio("slice detection, specificity", *_unmarked_of_other_slices(scores), seed),
+        _auc("slice detection, AUC", by_slice, seed),
+        _ratio("patient detection, sensitivity", *_marked_of_tumour_patients(scores), seed),
+        _ratio("patient detection, specificity", *_unmarked_of_other_patients(scores), seed),
+        _auc("patient detection, AUC", by_patient, seed),
+        _calibration(scores, seed),
+    ]
 
 
-def bootstrap_mean(values: NDArray[np.float64], *, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
+def _patient_metrics(scores: Sequence[CaseScores]) -> Iterator[tuple[str, list[float]]]:
+    yield "Dice", [one.dice for one in scores]
+    yield "IoU", [one.iou for one in scores]
+    yield "precision", [one.precision for one in scores]
+    yield "recall", [one.recall for one in scores]
+    for unit in sorted({one.unit for one in scores}):
+        own = [one for one in scores if one.unit == unit]
+        yield f"HD95 ({unit})", [one.hd95 for one in own]
+        yield f"surface Dice at {TOLERANCE:g} {unit}", [one.surface_dice for one in own]
+    yield "Dice of tumour slices", [one.dice_tumour_slices for one in scores]
+    yield "lesions found", [one.found_lesions / one.true_lesions for one in scores if one.true_lesions]
+    yield "false lesions a patient", [float(one.false_lesions) for one in scores]
+
+
+def bootstrap_mean(values: Floats, *, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
     """95% percentile interval of the mean of `values` (n,), resampled with replacement."""
     random = np.random.default_rng(seed)
-    means = values[random.integers(0, len(values), (resamples, len(values)))].mean(axis=1)
-    low, high = np.quantile(means, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
-    return float(low), float(high)
+    return _interval(values[random.integers(0, len(values), (resamples, len(values)))].mean(axis=1))
 
 
 def slice_sensitivity(scores: Sequence[CaseScores]) -> float:
-    """Share of the slices with tumour in which the mask marks anything."""
-    return _share([one.slice_marked[one.slice_truth] for one in scores])
+    """Share of the slices with tumour in which the mask marks anything; NaN without such a slice."""
+    return _divided(*_marked_of_tumour_slices(scores))
 
 
 def slice_specificity(scores: Sequence[CaseScores]) -> float:
-    """Share of the slices without tumour in which the mask marks nothing."""
-    return _share([~one.slice_marked[~one.slice_truth] for one in scores])
+    """Share of the slices without tumour in which the mask marks nothing; NaN without such a slice."""
+    return _divided(*_unmarked_of_other_slices(scores))
 
 
 def slice_auc(scores: Sequence[CaseScores]) -> float:
-    """Area under the ROC curve of the slices' highest probability; ties count half."""
-    from scipy.stats import rankdata
-
-    truth = np.concatenate([one.slice_truth for one in scores])
-    score = np.concatenate([one.slice_score for one in scores])
-    positive, negative = int(truth.sum()), int((~truth).sum())
-    if not positive or not negative:
-        return float("nan")
-    rank_sum = float(rankdata(score)[truth].sum())
-    return (rank_sum - positive * (positive + 1) / 2) / (positive * negative)
+    """Area under the ROC curve of the slices' highest probability; ties count half, NaN without both kinds."""
+    return _Roc([(one.slice_truth, one.slice_score) for one in scores]).area(np.ones((1, len(scores)))).item()
 
 
 def patient_sensitivity(scores: Sequence[CaseScores]) -> float:
-    """Share of the patients with tumour whose mask is not empty."""
-    return _share([np.array([one.voxels > 0]) for one in scores if one.true_voxels])
+    """Share of the patients with tumour whose mask is not empty; NaN without such a patient."""
+    return _divided(*_marked_of_tumour_patients(scores))
 
 
 def patient_specificity(scores: Sequence[CaseScores]) -> float:
-    """Share of the patients without tumour whose mask is empty."""
-    return _share([np.array([one.voxels == 0]) for one in scores if not one.true_voxels])
+    """Share of the patients without tumour whose mask is empty; NaN without such a patient."""
+    return _divided(*_unmarked_of_other_patients(scores))
 
 
 def expected_calibration_error(scores: Sequence[CaseScores]) -> float:
-    """Mean distance of probability and frequency over the voxels that are in doubt or in the truth.
+    """Mean distance of probability and frequency over the voxels of probability 0.01 (`UNDOUBTED`) or more.
 
-    A bin's probability is taken at its middle. Guo et al., On calibration of modern neural networks, ICML 2017.
+    Nearly all of a scan is sure background and would flatter every network. A bin's probability is taken at its middle.
+    Guo et al., On calibration of modern neural networks, ICML 2017, equation 3, for one class. NaN without a
+    probability map.
     """
-    positives = np.sum([one.positives for one in scores], axis=0)
-    counts = positives + np.sum([one.negatives for one in scores], axis=0)
-    middle = (np.arange(BINS) + 0.5) / BINS
-    total = counts.sum()
-    if not total:
-        return float("nan")
-    return float(np.abs(positives - counts * middle).sum() / total)
+    return _calibration_error(*_binned(scores), np.ones((1, len(scores)))).item()
 
 
-def _share(parts: Sequence[NDArray[np.bool_]]) -> float:
-    joined = np.concatenate([*parts, np.zeros(0, bool)])
-    return float(joined.mean()) if joined.size else float("nan")
+def _marked_of_tumour_slices(scores: Sequence[CaseScores]) -> tuple[Floats, Floats]:
+    """Part and whole of each patient, as for the three below."""
+    return _counted([(one.slice_marked & one.slice_truth, one.slice_truth) for one in scores])
+
+
+def _unmarked_of_other_slices(scores: Sequence[CaseScores]) -> tuple[Floats, Floats]:
+    return _counted([(~one.slice_marked & ~one.slice_truth, ~one.slice_truth) for one in scores])
+
+
+def _marked_of_tumour_patients(scores: Sequence[CaseScores]) -> tuple[Floats, Floats]:
+    return _counted([(one.voxels > 0 and one.true_voxels > 0, one.true_voxels > 0) for one in scores])
+
+
+def _unmarked_of_other_patients(scores: Sequence[CaseScores]) -> tuple[Floats, Floats]:
+    return _counted([(one.voxels == 0 and one.true_voxels == 0, one.true_voxels == 0) for one in scores])
+
+
+def _counted(pairs: Sequence[tuple[NDArray[np.bool_] | bool, NDArray[np.bool_] | bool]]) -> tuple[Floats, Floats]:
+    parts, wholes = zip(*pairs, strict=True)
+    return np.array([np.sum(part) for part in parts], float), np.array([np.sum(whole) for whole in wholes], float)
+
+
+def _divided(part: Floats, whole: Floats) -> float:
+    return float(part.sum() / whole.sum()) if whole.sum() else float("nan")
+
+
+class _Roc:
+    """The area under the ROC curve of slices (or patients) when each patient counts any number of times."""
+
+    def __init__(self, patients: Sequence[tuple[NDArray[np.bool_], Floats]]) -> None:
+        truth = np.concatenate([truth for truth, _ in patients])
+        levels, level = np.unique(np.concatenate([score for _, score in patients]), return_inverse=True)
+        owner = np.repeat(np.arange(len(patients)), [len(truth) for truth, _ in patients])
+        self.positives, self.negatives = np.zeros((2, len(patients), len(levels)))
+        np.add.at(self.positives, (owner[truth], level[truth]), 1)
+        np.add.at(self.negatives, (owner[~truth], level[~truth]), 1)
+
+    def area(self, times: Floats) -> Floats:
+        """Areas `(r,)` for `times` (r, n) that each patient counts; NaN without both kinds. Ties count half."""
+        positives, negatives = times @ self.positives, times @ self.negatives
+        below = negatives.cumsum(axis=1) - negatives / 2
+        pairs = positives.sum(axis=1) * negatives.sum(axis=1)
+        return _quotient((positives * below).sum(axis=1), pairs)
+
+
+def _binned(scores: Sequence[CaseScores]) -> tuple[Floats, Floats]:
+    return np.array([one.positives for one in scores], float), np.array([one.negatives for one in scores], float)
+
+
+def _calibration_error(positives: Floats, negatives: Floats, times: Floats) -> Floats:
+    """Errors `(r,)` of binned voxels (n, BINS), for `times` (r, n) that each patient counts."""
+    first = round(UNDOUBTED * (BINS - 1))
+    middle = np.minimum((np.arange(first, BINS) + 0.5) / (BINS - 1), 1)
+    true = times @ positives[:, first:]
+    counts = true + times @ negatives[:, first:]
+    return _quotient(np.abs(true - counts * middle).sum(axis=1), counts.sum(axis=1))
+
+
+def _quotient(part: Floats, whole: Floats) -> Floats:
+    result: Floats = np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
+    return result
 
 
 def _per_patient(name: str, values: Sequence[float], seed: int) -> Figure:
-    finite = np.array([value for value in values if np.isfinite(value)])
-    if not finite.size:
+    defined = np.array([value for value in values if not np.isnan(value)])
+    if not defined.size:
         return Figure(name, float("nan"), float("nan"), float("nan"), float("nan"), 0)
-    low, high = bootstrap_mean(finite, seed=seed)
-    return Figure(name, float(finite.mean()), low, high, float(np.median(finite)), len(finite))
+    low, high = bootstrap_mean(defined, seed=seed)
+    finite = defined[np.isfinite(defined)]
+    note = ""
+    if finite.size < defined.size:
+        note = f"{defined.size - finite.size} of {defined.size} infinite (one mask empty)"
+        note += f", mean of the others {finite.mean():.3f}" if finite.size else ""
+    return Figure(name, float(defined.mean()), low, high, _quantile(defined, 0.5), len(defined), note)
 
 
-def _pooled(
-    name: str, scores: Sequence[CaseScores], statistic: Callable[[Sequence[CaseScores]], float], seed: int
-) -> Figure:
+def _ratio(name: str, part: Floats, whole: Floats, seed: int) -> Figure:
+    low, high = _resampled(lambda times: _quotient(times @ part, times @ whole), len(part), seed)
+    return Figure(name, _divided(part, whole), low, high, None, int(np.count_nonzero(whole)))
+
+
+def _auc(name: str, patients: Sequence[tuple[NDArray[np.bool_], Floats]], seed: int) -> Figure:
+    roc = _Roc(patients)
+    value = roc.area(np.ones((1, len(patients)))).item()
+    low, high = _resampled(roc.area, len(patients), seed)
+    return Figure(name, value, low, high, None, 0 if np.isnan(value) else len(patients))
+
+
+def _calibration(scores: Sequence[CaseScores], seed: int) -> Figure:
+    positives, negatives = _binned(scores)
+    low, high = _resampled(lambda times: _calibration_error(positives, negatives, times), len(scores), seed)
+    known = int(np.count_nonzero(positives.sum(axis=1) + negatives.sum(axis=1)))
+    return Figure("calibration error (ECE)", expected_calibration_error(scores), low, high, None, known)
+
+
+def _resampled(statistic: Callable[[Floats], Floats], n: int, seed: int) -> tuple[float, float]:
+    """95% percentile interval of a statistic of `times` (r, n) that each of `n` patients is drawn."""
     random = np.random.default_rng(seed)
-    draws = random.integers(0, len(scores), (POOLED_RESAMPLES, len(scores)))
-    values = np.array([statistic([scores[i] for i in draw]) for draw in draws])
-    values = values[np.isfinite(values)]
-    low, high = np.quantile(values, ((1 - LEVEL) / 2, (1 + LEVEL) / 2)) if values.size else (np.nan, np.nan)
-    return Figure(name, statistic(scores), float(low), float(high), None, len(scores))
+    values = []
+    for start in range(0, RESAMPLES, CHUNK):
+        drawn = random.multinomial(n, np.full(n, 1 / n), min(CHUNK, RESAMPLES - start))
+        values.append(statistic(drawn.astype(float)))
+    joined = np.concatenate(values)
+    return _interval(joined[~np.isnan(joined)])
+
+
+def _interval(values: Floats) -> tuple[float, float]:
+    return _quantile(values, (1 - LEVEL) / 2), _quantile(values, (1 + LEVEL) / 2)
+
+
+def _quantile(values: Floats, q: float) -> float:
+    """Linear between neighbours, as numpy's, but infinite where a neighbour is; NaN of nothing."""
+    if not values.size:
+        return float("nan")
+    ordered = np.sort(values)
+    place = q * (len(ordered) - 1)
+    below, above = float(ordered[int(np.floor(place))]), float(ordered[int(np.ceil(place))])
+    return below if below == above else below + (place - np.floor(place)) * (above - below)

@@ -77,7 +77,11 @@ def find(root: Path, folders: Sequence[Folder], series: str | None = None) -> li
             if not any(parts[: len(top)] == top for top in tops.values()):
                 found[parts] = [_all_broken(root.joinpath(*parts), files)]
     if sum(map(len, found.values())) == 1:
-        return [Found(patient, (root.resolve().name,)) for patients in found.values() for patient in patients]
+        ((patient,),) = found.values()
+        below = _common([parts for study in scan.studies.values() for parts in study.folders] or [()])
+        if below and any(folder.tiffs or folder.volumes for folder in folders):  # one of several patients under root
+            return [Found(replace(patient, path=root / below[0]), below[:1])]
+        return [Found(patient, (root.resolve().name,))]
     shared = len(_common(list(found)))
     result = []
     for top, patients in found.items():

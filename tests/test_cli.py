@@ -1,0 +1,229 @@
+"""The command line as a user meets it: exit codes, the one line, the files left behind."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import tifffile
+import torch
+
+from brainseg import bundle as bundles
+from brainseg.bundle import Bundle
+from brainseg.cli import main
+from brainseg.phantom import Phantom, make_phantom, write_phantom_dicom, write_phantom_nifti, write_phantom_tiff
+
+
+class Bright(torch.nn.Module):
+    """Stands in for a network, so that the tests of the command line do not wait for one."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return (image[:, 1:2] - 1.3) * 20
+
+
+@pytest.fixture(autouse=True)
+def quick_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = bundles.open_bundle
+
+    def quick(*args: object, **kwargs: object) -> Bundle:
+        return replace(original(*args, **kwargs), network=Bright())  # type: ignore[arg-type]
+
+    monkeypatch.setattr(bundles, "open_bundle", quick)
+
+
+@pytest.fixture(scope="module")
+def phantom() -> Phantom:
+    return make_phantom(shape=(64, 64, 12), spacing_mm=(3.6, 3.6, 12.0))
+
+
+@pytest.fixture
+def patients(phantom: Phantom, tmp_path: Path) -> Path:
+    """One patient as TIFF, one as NIfTI, one as DICOM."""
+    folder = tmp_path / "patients"
+    write_phantom_tiff(phantom, folder, "tiff_one")
+    write_phantom_nifti(phantom, folder, "nifti_one")
+    write_phantom_dicom(phantom, folder, "dicom_one")
+    return folder
+
+
+def brainseg(*arguments: object) -> int:
+    """Exit code of `brainseg ARGUMENTS`, run in this process."""
+    with pytest.raises(SystemExit) as ended:
+        main([str(argument) for argument in arguments])
+    return int(ended.value.code or 0)
+
+
+def rows(out: Path) -> dict[str, dict[str, str]]:
+    with (out / "cohort.csv").open(newline="") as stream:
+        return {row["case"]: row for row in csv.DictReader(stream)}
+
+
+def test_help_answers_in_under_half_a_second_without_heavy_imports() -> None:
+    listing = "atexit.register(lambda: print(list(sys.modules)))"
+    code = f"import sys, atexit; from brainseg.cli import main; {listing}; main(['-h'])"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    for heavy in ("'torch'", "'monai'", "'numpy'", "'nibabel'", "'pydicom'", "'itk'", "'matplotlib'"):
+        assert heavy not in loaded
+
+
+def test_bundle_list_prints_one_bare_name_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert brainseg("bundle", "list") == 0
+    assert capsys.readouterr().out == "attention_unet\nbasic_unet\nresidual_unet\n"
+
+
+def test_three_formats_of_one_patient_give_the_same_mask(patients: Path, phantom: Phantom, tmp_path: Path) -> None:
+    out, sized = tmp_path / "out", tmp_path / "sized"
+    assert brainseg("segment", patients, "--out", out, "-q") == 0
+    assert brainseg("segment", patients / "tiff_one", "--out", sized, "--spacing", 3.6, 3.6, 12, "-q") == 0
+    done = rows(out)
+    assert set(done) == {"tiff_one", "nifti_one", "dicom_one"}
+    assert done["tiff_one"]["volume_ml"] == ""
+    assert "spacing_unknown" in done["tiff_one"]["flags"]
+    assert "flair_unconfirmed" not in done["dicom_one"]["flags"]
+    for row in (done["nifti_one"], done["dicom_one"], rows(sized)["tiff_one"]):
+        assert float(row["volume_ml"]) == pytest.approx(int(row["volume_voxels"]) * 0.15552, rel=1e-3)
+    nifti, dicom = (nibabel.load(out / name / "mask.nii.gz") for name in ("nifti_one", "dicom_one"))
+    tiff = nibabel.load(sized / "tiff_one" / "mask.nii.gz")
+    np.testing.assert_array_equal(nifti.get_fdata(), dicom.get_fdata())
+    np.testing.assert_array_equal(nifti.get_fdata(), tiff.get_fdata())
+    np.testing.assert_allclose(nifti.affine, phantom.affine, atol=1e-5)
+    np.testing.assert_allclose(dicom.affine, phantom.affine, atol=1e-3)
+    assert len(list((sized / "tiff_one").glob("*.tif"))) == 12
+    middle = tifffile.imread(sized / "tiff_one" / "tiff_one_8_mask.tif")
+    np.testing.assert_array_equal(middle.T > 0, tiff.get_fdata()[..., 7] > 0)
+
+
+def test_one_bad_patient_harms_no_other(patients: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broken = patients / "nifti_one" / "flair.nii.gz"
+    broken.write_bytes(broken.read_bytes()[:2000])
+    out = tmp_path / "out"
+    assert brainseg("segment", patients, "--out", out, "-q") == 4
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ")
+    assert "flair.nii.gz" in error
+    assert "\n" not in error
+    assert {case: row["status"] for case, row in rows(out).items()} == {
+        "dicom_one": "done", "tiff_one": "done", "nifti_one": "failed",
+    }  # fmt: skip
+    assert not (out / "nifti_one").exists()
+    failures = json.loads((out / "failures.json").read_text())
+    assert [failure["case"] for failure in failures] == ["nifti_one"]
+
+
+def test_nothing_done_is_exit_3(patients: Path, tmp_path: Path) -> None:
+    for slice_ in (patients / "tiff_one").glob("*_3.tif"):
+        slice_.unlink()
+    assert brainseg("segment", patients / "tiff_one", "--out", tmp_path / "out", "-q") == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["segment", "no/such/path", "--out", "out"], 2),
+        (["segment", "--out", "out"], 2),
+        (["segment", ".", "--out", "out", "--bundle", "nothing"], 2),
+        (["no-such-command"], 2),
+    ],
+)
+def test_usage_errors_are_exit_2(
+    arguments: list[str], code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phantom: Phantom
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_phantom_nifti(phantom, tmp_path)
+    assert brainseg(*arguments) == code
+
+
+def test_an_output_that_cannot_be_written_is_exit_5_before_any_work(patients: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    assert brainseg("segment", patients, "--out", tmp_path / "file" / "out", "-q") == 5
+
+
+def test_a_second_process_on_the_same_output_is_exit_5(patients: Path, tmp_path: Path) -> None:
+    import filelock
+
+    out = tmp_path / "out"
+    out.mkdir()
+    with filelock.FileLock(str(out / ".lock")):
+        assert brainseg("segment", patients, "--out", out, "-q") == 5
+
+
+def test_a_foreign_bundle_is_exit_6(patients: Path, tmp_path: Path) -> None:
+    (tmp_path / "foreign" / "configs").mkdir(parents=True)
+    (tmp_path / "foreign" / "configs" / "inference.json").write_text("{}")
+    assert brainseg("segment", patients, "--out", tmp_path / "out", "--bundle", tmp_path / "foreign", "-q") == 6
+
+
+def test_a_rerun_computes_only_what_changed(patients: Path, tmp_path: Path, phantom: Phantom) -> None:
+    out = tmp_path / "out"
+    assert brainseg("segment", patients, "--out", out, "-q") == 0
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("mask.nii.gz")}
+    first = (out / "nifti_one" / "mask.nii.gz").read_bytes()
+    write_phantom_nifti(
+        make_phantom(shape=(64, 64, 12), spacing_mm=(3.6, 3.6, 12.0), growth=1.5), patients, "nifti_one"
+    )
+    time.sleep(0.01)
+    assert brainseg("segment", patients, "--out", out, "-q") == 0
+    changed = {path.parent.name for path, stamp in before.items() if path.stat().st_mtime_ns != stamp}
+    assert changed == {"nifti_one"}
+    assert (out / "nifti_one" / "mask.nii.gz").read_bytes() != first
+    assert len(rows(out)) == 3
+
+
+def test_two_patients_of_one_name_get_two_outputs(phantom: Phantom, tmp_path: Path) -> None:
+    for place in ("a", "b"):
+        write_phantom_nifti(phantom, tmp_path / place, "same")
+    out = tmp_path / "out"
+    assert brainseg("segment", tmp_path / "a", tmp_path / "b", "--out", out, "-q") == 0
+    assert set(rows(out)) == {"same", "same-2"}
+
+
+def test_the_header_identity_of_dicom_leaves_in_no_output(patients: Path, tmp_path: Path) -> None:
+    import pydicom
+
+    for path in (patients / "dicom_one").rglob("*.dcm"):
+        instance = pydicom.dcmread(path)
+        instance.PatientName, instance.PatientID, instance.AccessionNumber = "Zzyzx^Quux", "ID-271828", "ACC314159"
+        instance.save_as(path)
+    out = tmp_path / "out"
+    assert brainseg("segment", patients / "dicom_one", "--out", out) == 0
+    for path in (path for path in out.rglob("*") if path.is_file()):
+        content = path.read_bytes()
+        for secret in (b"Zzyzx", b"Quux", b"271828", b"ACC314159"):
+            assert secret not in content, path
+
+
+def test_a_series_that_is_not_flair_is_refused_and_forced(phantom: Phantom, tmp_path: Path) -> None:
+    write_phantom_dicom(phantom, tmp_path, "one")
+    t1 = tmp_path / "one" / "T1_PRE"
+    assert brainseg("segment", t1, "--out", tmp_path / "out", "-q") == 3
+    assert brainseg("segment", t1, "--out", tmp_path / "out", "-q", "--force") == 0
+
+
+def test_data_check_says_what_is_there(patients: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert brainseg("data", "check", patients) == 0
+    said = capsys.readouterr().out
+    assert "3 of 3 patients can be read" in said
+    assert "tiff_one: tiff, 64 x 64 x 12, no spacing" in said
+
+
+def test_data_split_divides_patients_and_train_reads_it(phantom: Phantom, tmp_path: Path) -> None:
+    for number in range(4):
+        write_phantom_tiff(phantom, tmp_path / "set", f"p{number}")
+    assert brainseg("data", "split", tmp_path / "set", "--folds", 2, "--out", tmp_path / "folds.json") == 0
+    folds = json.loads((tmp_path / "folds.json").read_text())["folds"]
+    assert sorted(name for fold in folds for name in fold) == ["p0", "p1", "p2", "p3"]
+    assert [len(fold) for fold in folds] == [2, 2]
+
+
+def test_data_phantom_writes_three_formats(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert brainseg("data", "phantom", "--out", tmp_path, "--format", "nifti") == 0
+    assert "true volume 30" in capsys.readouterr().out
+    assert (tmp_path / "nifti" / "phantom" / "flair.nii.gz").is_file()

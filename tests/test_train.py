@@ -1,0 +1,98 @@
+"""`brainseg train`: a run is a bundle that segments, resumes and shows itself in TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from brainseg.bundle import open_bundle
+from brainseg.cli import main
+from brainseg.phantom import make_phantom, write_phantom_tiff
+
+
+def brainseg(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main([str(argument) for argument in arguments])
+    return int(ended.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("set")
+    for number in range(3):
+        phantom = make_phantom(shape=(64, 64, 6), spacing_mm=(3.6, 3.6, 24.0), seed=number)
+        write_phantom_tiff(phantom, folder, f"p{number}")
+    (folder / "folds.json").write_text(json.dumps({"folds": [["p0"], ["p1", "p2"]]}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One epoch of the residual network from its shipped weights."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    code = brainseg(
+        "train", "--bundle", "residual_unet", "--data", data, "--out", out, "--folds", data / "folds.json",
+        "--epochs", 1, "--weights", "shipped", "batch_size=1", "num_workers=0", "window=[64, 64]", "-q",
+    )  # fmt: skip
+    assert code == 0
+    return out
+
+
+def test_a_run_is_a_bundle_that_opens_with_its_own_weights(run: Path) -> None:
+    opened = open_bundle(str(run), device="cpu")
+    assert opened.name == "residual_unet"
+    assert opened.root == run
+    assert opened.weights_sha256 == json.loads((run / "run.json").read_text())["weights_sha256"]
+
+
+def test_a_run_records_which_patients_trained_it(run: Path) -> None:
+    record = json.loads((run / "models" / "training.json").read_text())
+    assert (record["trained_on"], record["validated_on"]) == (["p1", "p2"], ["p0"])
+
+
+def test_tensorboard_shows_curves_contours_precision_recall_and_settings(run: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run), size_guidance={"images": 0})
+    events.Reload()
+    tags = events.Tags()
+    assert {
+        "train_loss",
+        "learning_rate",
+        "val_dice_mean",
+        "val_dice_median",
+        "review/dice_mean",
+        "patients/p0",
+    } <= set(tags["scalars"])
+    assert {"contours/best", "contours/median", "contours/worst"} <= set(tags["images"])
+    assert "review/precision_recall" in tags["tensors"]
+    assert "_hparams_/session_start_info" in events.summary_metadata
+
+
+def test_a_folder_with_a_run_is_not_overwritten(run: Path, data: Path) -> None:
+    before = (run / "run.json").read_bytes()
+    assert brainseg("train", "--bundle", "residual_unet", "--data", data, "--out", run) == 2
+    assert (run / "run.json").read_bytes() == before
+
+
+def test_resume_goes_on_and_passes_over_a_damaged_state(
+    run: Path, data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    (copy / "models" / "state_checkpoint_epoch=2.pt").write_bytes(b"cut short")
+    code = brainseg(
+        "train", "--bundle", "residual_unet", "--data", data, "--out", copy, "--folds", data / "folds.json",
+        "--epochs", 2, "--resume", "batch_size=1", "num_workers=0", "window=[64, 64]", "val_interval=1",
+    )  # fmt: skip
+    assert code == 0
+    said = capfd.readouterr()
+    assert "state_checkpoint_epoch=2.pt cannot be read" in said.err
+    assert (copy / "models" / "state_checkpoint_epoch=2.pt").stat().st_size > 1_000_000
+
+
+def test_a_setting_that_does_not_exist_is_a_usage_error(data: Path, tmp_path: Path) -> None:
+    arguments = ("--data", data, "--out", tmp_path / "run", "--folds", data / "folds.json", "learnig_rate=0.1")
+    assert brainseg("train", "--bundle", "residual_unet", *arguments) == 2
