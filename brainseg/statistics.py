@@ -5,6 +5,7 @@ Every interval draws whole patients again, never slices, voxels or lesions.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +18,6 @@ Floats = NDArray[np.float64]
 
 RESAMPLES = 10_000
 LEVEL = 0.95
-CHUNK = 500  # resamples at a time, to save memory
 
 
 @dataclass(frozen=True)
@@ -150,22 +150,27 @@ def _divided(part: Floats, whole: Floats) -> float:
 
 
 class _Roc:
-    """The area under the ROC curve of slices (or patients) when each patient counts any number of times."""
+    """The area under the ROC curve of slices (or patients) when each patient counts any number of times.
+
+    It is the share of pairs of one with and one without tumour in which the former scores higher, ties counting half
+    (Hanley and McNeil, Radiology 1982); `won[i, j]` counts those of the tumour of patient i and the others of j.
+    """
 
     def __init__(self, patients: Sequence[tuple[NDArray[np.bool_], Floats]]) -> None:
         truth = np.concatenate([truth for truth, _ in patients])
         levels, level = np.unique(np.concatenate([score for _, score in patients]), return_inverse=True)
         owner = np.repeat(np.arange(len(patients)), [len(truth) for truth, _ in patients])
-        self.positives, self.negatives = np.zeros((2, len(patients), len(levels)))
-        np.add.at(self.positives, (owner[truth], level[truth]), 1)
-        np.add.at(self.negatives, (owner[~truth], level[~truth]), 1)
+        positives, negatives = np.zeros((2, len(patients), len(levels)))
+        np.add.at(positives, (owner[truth], level[truth]), 1)
+        np.add.at(negatives, (owner[~truth], level[~truth]), 1)
+        self.won: Floats = positives @ (negatives.cumsum(axis=1) - negatives / 2).T
+        self.positives: Floats = positives.sum(axis=1)
+        self.negatives: Floats = negatives.sum(axis=1)
 
     def area(self, times: Floats) -> Floats:
-        """Areas `(r,)` for `times` (r, n) that each patient counts; NaN without both kinds. Ties count half."""
-        positives, negatives = times @ self.positives, times @ self.negatives
-        below = negatives.cumsum(axis=1) - negatives / 2
-        pairs = positives.sum(axis=1) * negatives.sum(axis=1)
-        return _quotient((positives * below).sum(axis=1), pairs)
+        """Areas `(r,)` for `times` (r, n) that each patient counts; NaN without both kinds."""
+        pairs = (times @ self.positives) * (times @ self.negatives)
+        return _quotient(((times @ self.won) * times).sum(axis=1), pairs)
 
 
 def _binned(scores: Sequence[CaseScores]) -> tuple[Floats, Floats]:
@@ -220,13 +225,9 @@ def _calibration(scores: Sequence[CaseScores], seed: int) -> Figure:
 
 def _resampled(statistic: Callable[[Floats], Floats], n: int, seed: int) -> tuple[float, float]:
     """95% percentile interval of a statistic of `times` (r, n) that each of `n` patients is drawn."""
-    random = np.random.default_rng(seed)
-    values = []
-    for start in range(0, RESAMPLES, CHUNK):
-        drawn = random.multinomial(n, np.full(n, 1 / n), min(CHUNK, RESAMPLES - start))
-        values.append(statistic(drawn.astype(float)))
-    joined = np.concatenate(values)
-    return _interval(joined[~np.isnan(joined)])
+    times = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), RESAMPLES).astype(float)
+    values = statistic(times)
+    return _interval(values[~np.isnan(values)])
 
 
 def _interval(values: Floats) -> tuple[float, float]:
@@ -239,5 +240,5 @@ def _quantile(values: Floats, q: float) -> float:
         return float("nan")
     ordered = np.sort(values)
     place = q * (len(ordered) - 1)
-    below, above = float(ordered[int(np.floor(place))]), float(ordered[int(np.ceil(place))])
-    return below if below == above else below + (place - np.floor(place)) * (above - below)
+    below, above = float(ordered[math.floor(place)]), float(ordered[math.ceil(place)])
+    return below if below == above else below + (place - math.floor(place)) * (above - below)

@@ -6,10 +6,12 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from brainseg.datalist import in_fold, monai_datalist, read_folds, split_by_patient, write_datalist, write_folds
 from brainseg.errors import InputError, UsageError
+from brainseg.phantom import make_phantom, write_phantom_nifti
 from brainseg.study import Patient, Series, find_patients
 
 NAMES = [f"P{i:02d}" for i in range(13)]
@@ -176,3 +178,32 @@ def test_monai_reads_the_datalist_that_was_written(tmp_path: Path) -> None:
     assert [item["fold"] for item in items] == [0, 1]
     assert items[0]["image"] == [str(tmp_path / "A" / f"A_{i}.tif") for i in (1, 2)]
     assert items[0]["label"] == [str(tmp_path / "A" / f"A_{i}_mask.tif") for i in (1, 2)]
+
+
+def test_split_stays_the_same_in_every_version_of_numpy() -> None:
+    assert split_by_patient(NAMES[:5], folds=2) == [["P01", "P02", "P04"], ["P00", "P03"]]
+
+
+def test_strata_that_do_not_divide_evenly_leave_folds_that_differ_by_one() -> None:
+    sizes = {name: float(i) for i, name in enumerate(NAMES)}
+    assert sorted(map(len, split_by_patient(NAMES, folds=4, strata=sizes))) == [3, 3, 3, 4]
+
+
+def test_broken_patient_in_no_fold_does_not_matter(tmp_path: Path) -> None:
+    broken = nifti(tmp_path, "B", problem=InputError("B", "is broken", "mend it"))
+    listed = monai_datalist([nifti(tmp_path, "A"), broken], [["A"], ["C"]], base=tmp_path)
+    assert [item["case"] for item in listed["training"]] == ["A"]
+
+
+def test_monai_loads_the_volumes_of_a_nifti_datalist(tmp_path: Path) -> None:
+    from monai.data import load_decathlon_datalist
+    from monai.transforms import LoadImaged
+
+    phantom = make_phantom(shape=(32, 32, 6), spacing_mm=(7.2, 7.2, 24.0))
+    study = tmp_path / "study"
+    write_phantom_nifti(phantom, study, "A")
+    write_datalist(tmp_path / "datalist.json", monai_datalist(find_patients(study), [["A"], ["B"]], base=study))
+    (item,) = load_decathlon_datalist(str(tmp_path / "datalist.json"), True, "training", str(study))
+    loaded = LoadImaged(["image", "label"], reader="NibabelReader", ensure_channel_first=True)(item)
+    np.testing.assert_array_equal(loaded["image"], phantom.image)
+    np.testing.assert_array_equal(loaded["label"][0], phantom.mask)

@@ -127,3 +127,58 @@ def test_nine_patients_give_three_pictures_of_each_kind(tmp_path: Path) -> None:
 def test_masks_without_probabilities_have_no_precision_recall_curve(tmp_path: Path) -> None:
     events = written(tmp_path, evaluation({"a": 0, "b": 4}, with_probability=False), {})
     assert review.PRECISION_RECALL not in events.Tags()["tensors"]
+
+
+def test_precision_and_recall_stand_at_the_thresholds_that_tensorboard_shows(tmp_path: Path) -> None:
+    from tensorboard.util.tensor_util import make_ndarray
+
+    probability = np.round(np.random.default_rng(2).random(SHAPE, np.float32) * 16) / 16  # exact in binary
+    probability[0, 0, 0] = 1.0
+    truth = np.random.default_rng(3).random(SHAPE) < probability
+    one = score_case("a", truth, probability >= 0.5, probability, TIFF_AFFINE, None)
+    made = evaluation({"a": 0})
+    result = Evaluation("E", "a test", (one,), made.pictures, tuple(summarise([one])))
+    (event,) = written(tmp_path, result, {}).Tensors(review.PRECISION_RECALL)
+    curve = make_ndarray(event.tensor_proto)
+    thresholds = np.linspace(0, 1, curve.shape[1])  # tensorboard/plugins/pr_curve/pr_curves_plugin.py
+    for threshold in (0, 0.25, 0.5, 0.75, 1):
+        (place,) = np.flatnonzero(np.isclose(thresholds, threshold))
+        marked = probability >= threshold
+        counts = [(marked & truth).sum(), (marked & ~truth).sum(), (~marked & ~truth).sum(), (~marked & truth).sum()]
+        assert curve[:4, place].tolist() == counts
+        assert curve[4, place] == pytest.approx(counts[0] / (counts[0] + counts[1]))
+        assert curve[5, place] == pytest.approx(counts[0] / truth.sum())
+
+
+def test_a_second_review_takes_the_place_of_the_first_and_leaves_the_training(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(tmp_path)) as training:
+        training.add_scalar("train_loss", 0.25, 3)
+    for shift in (2, 4):
+        write_review(tmp_path, evaluation({"a": shift}), {})
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    assert [event.value for event in events.Scalars(review.DICE_MEAN)] == [pytest.approx(0.6)]
+    assert [event.value for event in events.Scalars("train_loss")] == [0.25]
+
+
+def test_patient_without_a_dice_has_no_scalar_and_comes_last(tmp_path: Path) -> None:
+    made = evaluation({"a": 0, "b": 0})
+    empty = np.zeros(SHAPE, np.uint8)
+    scores = (score_case("a", empty, empty, None, TIFF_AFFINE, None), made.scores[1])
+    result = Evaluation("E", "a test", scores, made.pictures, tuple(summarise(scores)))
+    events = written(tmp_path, result, {})
+    assert review.PATIENT + "b" in events.Tags()["scalars"]
+    assert review.PATIENT + "a" not in events.Tags()["scalars"]
+    (table,) = events.Tensors(f"{review.TABLE}/text_summary")
+    lines = table.tensor_proto.string_val[0].decode().splitlines()
+    assert lines[-2:] == ["| b | 1.000 | 100 | 100 | 0.991 |", "| a | - | 0 | 0 | - |"]
+
+
+def test_settings_say_the_protocol(events) -> None:
+    from tensorboard.plugins.hparams import metadata
+
+    content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    assert metadata.parse_session_start_info_plugin_data(content).hparams["protocol"].string_value == "E"

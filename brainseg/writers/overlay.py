@@ -112,9 +112,9 @@ def contour_figure(
     low, high = (float(bound) for bound in (np.min(flair2d), np.max(flair2d)))
     _draw(axes, np.asarray(flair2d), np.asarray(mask2d) != 0, truth2d, aspect, (low, max(high, low + 1e-6)))
     _sides(axes, size=9)
-    words = _drawable(title, 32)
-    figure.text(0.03, 1 - 0.22 / (height + 0.55), words, color=TEXT_COLOUR, size=9, va="center", parse_math=False)
-    _legend(figure, truth2d is not None, size=7, place=(0.97, 1 - 0.22 / (height + 0.55)))
+    first, second = (1 - inches / (height + 0.55) for inches in (0.16, 0.4))
+    figure.text(0.03, first, _drawable(title, 48), color=TEXT_COLOUR, size=9, va="center", parse_math=False)
+    _legend(figure, truth2d is not None, size=7, place=(0.97, second))
     return figure
 
 
