@@ -18,7 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from brainseg.errors import EnvironmentFault, UntrustedBundleError, UsageError
+from brainseg.errors import MachineError, UntrustedBundleError, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -208,7 +208,7 @@ def _read_weights(root: Path, expected: Mapping[str, torch.Tensor]) -> dict[str,
             path, "no weights there", "train the bundle, or choose one that ships them"
         ) from None
     except OSError as error:
-        raise EnvironmentFault(path, error.strerror or "cannot be read", "check the disk and permissions") from None
+        raise MachineError(path, error.strerror or "cannot be read", "check the disk and permissions") from None
     recorded = recorded_hash(root)
     if recorded is not None and hashlib.sha256(content).hexdigest() != recorded:
         raise UntrustedBundleError(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from brainseg import __version__
 from brainseg.case import Case, Segmentation
-from brainseg.errors import BrainsegError, EnvironmentFault, UsageError
+from brainseg.errors import BrainsegError, MachineError, UsageError
 from brainseg.results import CaseDetail, CohortRow, Failure
 from brainseg.study import Patient, find_patients
 from brainseg.study.names import safe_name, unique
@@ -83,7 +83,7 @@ def run_cohort(inputs: Sequence[Path], out: Path, options: Options, progress: Pr
 
     Raises:
         UsageError: a path that does not exist, or options that fit one patient only.
-        EnvironmentFault: `out` cannot be written, or another process works on it.
+        MachineError: `out` cannot be written, or another process works on it.
         UntrustedBundleError: the bundle is not what it should be.
     """
     for path in inputs:
@@ -135,9 +135,9 @@ def _locked(out: Path) -> Iterator[None]:
         lock = filelock.FileLock(str(out / ".lock"), timeout=0)
         lock.acquire()
     except filelock.Timeout:
-        raise EnvironmentFault(out, "another process is writing here", "wait for it, or choose another --out") from None
+        raise MachineError(out, "another process is writing here", "wait for it, or choose another --out") from None
     except OSError as error:
-        raise EnvironmentFault(out, f"cannot be written ({error.strerror})", "choose another --out") from None
+        raise MachineError(out, f"cannot be written ({error.strerror})", "choose another --out") from None
     try:
         yield
     finally:
@@ -188,7 +188,7 @@ def _attempt(
         if job.patient.problem is not None:
             raise job.patient.problem
         return _process(job, bundles, out, options)
-    except EnvironmentFault:
+    except MachineError:
         raise
     except BrainsegError as error:
         return _failed(name, job.shown, error)

@@ -34,7 +34,7 @@ class UsageError(BrainsegError):
     exit_code = 2
 
 
-class EnvironmentFault(BrainsegError):
+class MachineError(BrainsegError):
     """Disk, permission, memory, or a second process on the same output."""
 
     exit_code = 5

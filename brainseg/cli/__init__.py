@@ -15,7 +15,7 @@ from brainseg.cli.demo import demo
 from brainseg.cli.evaluate import evaluate
 from brainseg.cli.segment import segment
 from brainseg.cli.train import train
-from brainseg.errors import BrainsegError, EnvironmentFault
+from brainseg.errors import BrainsegError, MachineError
 
 INTERRUPTED = 130
 BUG = 1
@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(error.exit_code)
     except MemoryError:
         click.echo("error: memory: not enough; use a smaller volume, or a machine with more", err=True)
-        sys.exit(EnvironmentFault.exit_code)
+        sys.exit(MachineError.exit_code)
     except Exception as error:
         if logging.getLogger("brainseg").isEnabledFor(logging.DEBUG):
             traceback.print_exc()

@@ -62,7 +62,7 @@ def read_case(
     Raises:
         UsageError: if `path` does not exist or holds several patients, or the arguments contradict the files.
         InputError: if something cannot be read, or would be read ambiguously.
-        EnvironmentFault: if something may not be read.
+        MachineError: if something may not be read.
     """
     from brainseg.readers.archive import opened
     from brainseg.study import find_patients
@@ -100,7 +100,7 @@ def read_patient(
     Raises:
         UsageError: if the arguments contradict the files.
         InputError: if something cannot be read, or would be read ambiguously, or the patient has a `problem`.
-        EnvironmentFault: if something may not be read.
+        MachineError: if something may not be read.
     """
     if patient.problem is not None:
         raise patient.problem
@@ -137,7 +137,7 @@ def read_ground_truth(patient: Patient) -> NDArray[np.uint8] | None:
 
     Raises:
         InputError: if it cannot be read, or is not on the grid of the FLAIR (within 0.001 mm).
-        EnvironmentFault: if it may not be read.
+        MachineError: if it may not be read.
     """
     if not patient.masks:
         return None

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from brainseg.errors import EnvironmentFault, InputError
+from brainseg.errors import InputError, MachineError
 
 MOST_BYTES = 20 * 2**30
 MOST_MEMBERS = 200_000
@@ -29,7 +29,7 @@ def opened(path: Path) -> Iterator[Path]:
     Raises:
         InputError: if the zip is damaged, encrypted, or not safe to unpack: a member that would land elsewhere, a link,
             more than 200,000 members, 20 GiB, or 200 times its size.
-        EnvironmentFault: if there is no room for it.
+        MachineError: if there is no room for it.
     """
     path = Path(path)
     if path.suffix.lower() != ".zip" or not path.is_file():
@@ -44,9 +44,7 @@ def opened(path: Path) -> Iterator[Path]:
             raise InputError(path, f"is not a zip that can be unpacked ({error})", "copy or zip it again") from error
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
-                raise EnvironmentFault(
-                    path, f"cannot be unpacked ({error.strerror})", "free space in TMPDIR"
-                ) from error
+                raise MachineError(path, f"cannot be unpacked ({error.strerror})", "free space in TMPDIR") from error
             raise InputError(path, f"cannot be unpacked ({error.strerror})", "zip it again, or unpack it") from error
         yield Path(folder)
 
@@ -103,7 +101,7 @@ def _unpack(
     free = shutil.disk_usage(folder).free
     if total > free:
         need = f"needs {total / 2**30:.1f} GiB, there are {free / 2**30:.1f} GiB in {folder.parent}"
-        raise EnvironmentFault(path, need, "free some space, or set TMPDIR to a larger disk")
+        raise MachineError(path, need, "free some space, or set TMPDIR to a larger disk")
     for info, place in members:
         target = folder / place
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainseg.case import LPS_TO_RAS, spacing_of
-from brainseg.errors import EnvironmentFault, InputError
+from brainseg.errors import InputError, MachineError
 from brainseg.readers.checks import binary_mask, checked_affine, checked_shape, checked_values
 from brainseg.readers.grid import Grid
 from brainseg.readers.volume import Volume
@@ -95,7 +95,7 @@ def read_itk(path: Path) -> Volume:
 
     Raises:
         InputError: if it is damaged, not one scalar 3-D volume, or its geometry is missing or impossible.
-        EnvironmentFault: if it may not be read.
+        MachineError: if it may not be read.
     """
     header = _header(path)
     stored = _voxels(path, header)
@@ -110,7 +110,7 @@ def read_itk_mask(path: Path) -> NDArray[np.uint8]:
 
     Raises:
         InputError: as `read_itk`, or if it holds no labels.
-        EnvironmentFault: if it may not be read.
+        MachineError: if it may not be read.
     """
     return binary_mask(path, _voxels(path, _header(path)))
 
@@ -120,7 +120,7 @@ def itk_grid(path: Path) -> Grid:
 
     Raises:
         InputError: as `read_itk`, for what the header can tell.
-        EnvironmentFault: if it may not be read.
+        MachineError: if it may not be read.
     """
     return _header(path).grid
 
@@ -133,7 +133,7 @@ def _reading(path: Path) -> Iterator[None]:
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(path, f"is cut short or damaged ({type(error).__name__})", COPY) from None
     except PermissionError as error:
-        raise EnvironmentFault(path, f"cannot be read ({error.strerror})", "check its permissions") from None
+        raise MachineError(path, f"cannot be read ({error.strerror})", "check its permissions") from None
     except OSError as error:
         raise InputError(path, f"cannot be read ({error.strerror or error})", "check the path") from None
 

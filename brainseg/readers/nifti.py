@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainseg.case import spacing_of
-from brainseg.errors import EnvironmentFault, InputError
+from brainseg.errors import InputError, MachineError
 from brainseg.readers.checks import binary_mask, checked_affine, checked_shape, checked_values
 from brainseg.readers.grid import Grid, Shape, farthest_mm
 from brainseg.readers.volume import Volume
@@ -64,7 +64,7 @@ def read_nifti(path: Path) -> Volume:
 
     Raises:
         InputError: if it is damaged, not one scalar 3-D volume, or its geometry is missing, ambiguous or impossible.
-        EnvironmentFault: if it may not be read.
+        MachineError: if it may not be read.
     """
     with _opened(path) as stream:
         header = _read_header(path, stream)
@@ -83,7 +83,7 @@ def read_nifti_mask(path: Path) -> NDArray[np.uint8]:
 
     Raises:
         InputError: if it is damaged, not one 3-D volume, or holds no labels.
-        EnvironmentFault: if it may not be read.
+        MachineError: if it may not be read.
     """
     with _opened(path) as stream:
         header = _read_header(path, stream)
@@ -98,7 +98,7 @@ def nifti_grid(path: Path) -> Grid:
 
     Raises:
         InputError: as `read_nifti`, for what the header can tell.
-        EnvironmentFault: if it may not be read.
+        MachineError: if it may not be read.
     """
     with _opened(path) as stream:
         header = _read_header(path, stream)
@@ -120,7 +120,7 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(path, f"is cut short or damaged gzip ({error})", COPY) from None
     except PermissionError as error:
-        raise EnvironmentFault(path, f"cannot be read ({error.strerror})", "check its permissions") from None
+        raise MachineError(path, f"cannot be read ({error.strerror})", "check its permissions") from None
     except OSError as error:
         raise InputError(path, f"cannot be read ({error.strerror or error})", "check the path") from None
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tifffile import COMPRESSION, PHOTOMETRIC, TiffPage
 
 from brainseg.case import CHANNELS, FLAIR
-from brainseg.errors import EnvironmentFault, InputError
+from brainseg.errors import InputError, MachineError
 from brainseg.readers.checks import MOST_VOXELS, binary_mask, checked_values
 from brainseg.readers.grid import Shape
 from brainseg.study import Series
@@ -79,7 +79,7 @@ def read_tiff(series: Series) -> TiffStack:
     Raises:
         InputError: if a file is damaged, too large, has several pages, colours that are no channels, or is unlike the
             rest; or if the FLAIR holds nothing.
-        EnvironmentFault: if a file may not be read.
+        MachineError: if a file may not be read.
     """
     slices = _slices(series.files)
     first = slices[0]
@@ -111,7 +111,7 @@ def read_tiff_masks(files: Sequence[Path]) -> NDArray[np.uint8]:
 
     Raises:
         InputError: as `read_tiff`, or if they hold no labels. Bilevel masks are read; empty ones too.
-        EnvironmentFault: if a file may not be read.
+        MachineError: if a file may not be read.
     """
     slices = _slices(files, mask=True)
     width, height = slices[0].size
@@ -133,7 +133,7 @@ def tiff_shape(files: Sequence[Path]) -> Shape:
 
     Raises:
         InputError: as `read_tiff`, for what the headers can tell.
-        EnvironmentFault: if a file may not be read.
+        MachineError: if a file may not be read.
     """
     slices = _slices(files)
     return (*slices[0].size, len(slices))
@@ -184,7 +184,7 @@ def _opened(file: Path) -> Iterator[tifffile.TiffFile]:
     except InputError:
         raise
     except PermissionError as error:
-        raise EnvironmentFault(file, f"cannot be read ({error.strerror})", "check its permissions") from None
+        raise MachineError(file, f"cannot be read ({error.strerror})", "check its permissions") from None
     except MemoryError:
         raise
     except Exception as error:  # struct, zlib, imagecodecs: a damaged file may raise anything

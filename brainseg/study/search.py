@@ -29,7 +29,7 @@ def find_patients(path: Path, *, series: str | None = None, name: str | None = N
     Raises:
         UsageError: if `path` does not exist, or no DICOM series under it has the UID `series`.
         InputError: if there is nothing to read, or the only patient there is has a problem.
-        EnvironmentFault: if a folder may not be read.
+        MachineError: if a folder may not be read.
     """
     path = Path(path)
     if path.name in ("", ".", ".."):

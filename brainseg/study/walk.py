@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from brainseg.errors import EnvironmentFault
+from brainseg.errors import MachineError
 from brainseg.study.names import natural
 
 TIFF = (".tif", ".tiff")
@@ -55,7 +55,7 @@ def walk(root: Path) -> Iterator[Folder]:
     BIDS subjects, derivatives and sourcedata are passed over. Links are followed, each folder once.
 
     Raises:
-        EnvironmentFault: if a folder may not be read.
+        MachineError: if a folder may not be read.
     """
     seen: set[tuple[int, int]] = set()
     waiting: list[tuple[Path, tuple[str, ...]]] = [(root, ())]
@@ -77,7 +77,7 @@ def walk(root: Path) -> Iterator[Folder]:
                     elif entry.is_file():
                         folder.add(entry.name)
         except OSError as error:
-            raise EnvironmentFault(path, f"cannot be read ({error.strerror})", "check its permissions") from error
+            raise MachineError(path, f"cannot be read ({error.strerror})", "check its permissions") from error
         if parts and OWN_OUTPUT.issubset(folder.others):
             continue
         if any(name.startswith("sub-") for name in below):

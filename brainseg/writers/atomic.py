@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from brainseg.errors import EnvironmentFault
+from brainseg.errors import MachineError
 
 PARTIAL_PREFIX = ".part-"
 
@@ -36,10 +36,10 @@ def replacing(path: Path) -> Iterator[Path]:
     flushed to disk before the rename and removed if the block fails. Missing parent folders are made.
 
     Raises:
-        EnvironmentFault: if `path` is a symbolic link, or disk or permissions do not allow the file.
+        MachineError: if `path` is a symbolic link, or disk or permissions do not allow the file.
     """
     if path.is_symlink():
-        raise EnvironmentFault(path, "is a symbolic link", "remove it; results are never written through links")
+        raise MachineError(path, "is a symbolic link", "remove it; results are never written through links")
     partial = path.with_name(f"{PARTIAL_PREFIX}{secrets.token_hex(6)}{''.join(path.suffixes[-2:])}")
     try:
         try:
@@ -54,7 +54,7 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         if error.errno not in _CAUSES:
             raise
-        raise EnvironmentFault(path, *_CAUSES[error.errno]) from error
+        raise MachineError(path, *_CAUSES[error.errno]) from error
 
 
 def remove_partials(folder: Path) -> int:

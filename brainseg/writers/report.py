@@ -53,7 +53,7 @@ def write_report(
 
     Raises:
         InputError: if an overlay cannot be read as a picture.
-        EnvironmentFault: if the page cannot be written.
+        MachineError: if the page cannot be written.
     """
     import jinja2
 

@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from brainseg.errors import EnvironmentFault
+from brainseg.errors import MachineError
 from brainseg.writers import atomic
 from brainseg.writers.atomic import PARTIAL_PREFIX, remove_partials, replacing
 
@@ -37,7 +37,7 @@ def test_symbolic_link_is_refused_and_what_it_points_to_is_kept(tmp_path):
     victim.write_text("mine")
     target = tmp_path / "mask.tif"
     target.symlink_to(victim)
-    with pytest.raises(EnvironmentFault, match="symbolic link"), replacing(target):
+    with pytest.raises(MachineError, match="symbolic link"), replacing(target):
         pass
     assert victim.read_text() == "mine"
     assert names(tmp_path) == ["mask.tif", "victim"]
@@ -47,7 +47,7 @@ def test_symbolic_link_is_refused_and_what_it_points_to_is_kept(tmp_path):
     ("number", "words"), [(errno.ENOSPC, "disk is full"), (errno.EACCES, "permission denied"), (errno.EDQUOT, "quota")]
 )
 def test_disk_and_permission_are_environment_faults(tmp_path, number, words):
-    with pytest.raises(EnvironmentFault, match=words) as caught, replacing(tmp_path / "a.csv"):
+    with pytest.raises(MachineError, match=words) as caught, replacing(tmp_path / "a.csv"):
         raise OSError(number, os.strerror(number))
     assert caught.value.exit_code == 5
     assert names(tmp_path) == []
@@ -58,7 +58,7 @@ def test_full_disk_noticed_only_at_the_flush_is_an_environment_fault(tmp_path, m
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(atomic.os, "fsync", fail)
-    with pytest.raises(EnvironmentFault, match="disk is full"), replacing(tmp_path / "a.csv") as partial:
+    with pytest.raises(MachineError, match="disk is full"), replacing(tmp_path / "a.csv") as partial:
         partial.write_text("text")
     assert names(tmp_path) == []
 
@@ -70,10 +70,10 @@ def test_other_errors_of_the_system_are_passed_on(tmp_path):
 
 def test_a_file_where_a_folder_should_be_and_the_reverse_are_environment_faults(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(EnvironmentFault, match="not a folder"), replacing(tmp_path / "file" / "a.csv"):
+    with pytest.raises(MachineError, match="not a folder"), replacing(tmp_path / "file" / "a.csv"):
         pass
     (tmp_path / "folder").mkdir()
-    with pytest.raises(EnvironmentFault), replacing(tmp_path / "folder") as partial:
+    with pytest.raises(MachineError), replacing(tmp_path / "folder") as partial:
         partial.write_text("")
     assert names(tmp_path) == ["file", "folder"]
 
