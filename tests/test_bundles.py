@@ -71,7 +71,7 @@ def test_training_writes_weights_a_state_and_tensorboard_events(trained: Path) -
     state = torch.load(run / "models" / "model.pt", weights_only=True)
     assert all(isinstance(value, torch.Tensor) for value in state.values())
     assert set(torch.load(run / "models" / "state_checkpoint_epoch=1.pt", weights_only=True)) == {
-        "network", "ema", "optimizer", "lr_scheduler", "trainer",
+        "network", "ema", "optimizer", "lr_scheduler", "best", "trainer",
     }  # fmt: skip
     events = EventAccumulator(str(run))
     events.Reload()

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from brainseg.bundle import open_bundle
 from brainseg.cli import main
@@ -91,6 +92,21 @@ def test_resume_goes_on_and_passes_over_a_damaged_state(
     said = capfd.readouterr()
     assert "state_checkpoint_epoch=2.pt cannot be read" in said.err
     assert (copy / "models" / "state_checkpoint_epoch=2.pt").stat().st_size > 1_000_000
+
+
+def test_resume_keeps_the_best_weights_until_they_are_beaten(run: Path, data: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    path = copy / "models" / "state_checkpoint_epoch=1.pt"
+    state = torch.load(path, weights_only=True)
+    state["best"]["saved"] = [(0.999, "model.pt")]
+    torch.save(state, path)
+    best = (copy / "models" / "model.pt").read_bytes()
+    code = brainseg(
+        "train", "--bundle", "residual_unet", "--data", data, "--out", copy, "--folds", data / "folds.json",
+        "--epochs", 2, "--resume", "batch_size=1", "num_workers=0", "window=[64, 64]", "val_interval=1", "-q",
+    )  # fmt: skip
+    assert code == 0
+    assert (copy / "models" / "model.pt").read_bytes() == best
 
 
 def test_a_setting_that_does_not_exist_is_a_usage_error(data: Path, tmp_path: Path) -> None:
