@@ -211,7 +211,8 @@ def _process(job: _Job, bundles: Sequence[Bundle], out: Path, options: Options) 
     fingerprint = _fingerprint(hashes, bundles, options)
     truth_ml = options.truth_ml.get(patient.name)
     if not options.overwrite and (done := _unchanged(folder, fingerprint)) is not None:
-        return done, _detail(folder, truth_ml), False
+        row, notes = done
+        return row, _detail(folder, notes, truth_ml), False
     started = time.perf_counter()
     case = read_patient(
         patient,
@@ -224,9 +225,9 @@ def _process(job: _Job, bundles: Sequence[Bundle], out: Path, options: Options) 
     result = segment(case, bundles, tta=options.tta)
     row = _write_case(folder, job, case, result, options)
     row = replace(row, seconds=round(time.perf_counter() - started, 2))
-    notes = [*case.notes, patient.why]
+    notes = [note for note in (*case.notes, patient.why) if note]
     write_json(folder / RECORD, {"fingerprint": fingerprint, "inputs": hashes, "notes": notes, "row": asdict(row)})
-    return row, _detail(folder, truth_ml), True
+    return row, _detail(folder, notes, truth_ml), True
 
 
 def _write_case(folder: Path, job: _Job, case: Case, result: Segmentation, options: Options) -> CohortRow:
@@ -264,11 +265,11 @@ def _write_case(folder: Path, job: _Job, case: Case, result: Segmentation, optio
     )
 
 
-def _detail(folder: Path, truth_ml: float | None) -> CaseDetail:
+def _detail(folder: Path, notes: Sequence[str], truth_ml: float | None) -> CaseDetail:
     from brainseg.writers.tables import read_lesions
 
     lesions = tuple(read_lesions(folder / "lesions.csv"))
-    return CaseDetail(overlay=folder / "overlay.png", lesions=lesions, truth_ml=truth_ml)
+    return CaseDetail(overlay=folder / "overlay.png", lesions=lesions, truth_ml=truth_ml, notes=tuple(notes))
 
 
 def _input_hashes(job: _Job, options: Options) -> dict[str, str]:
@@ -303,14 +304,14 @@ def _fingerprint(hashes: dict[str, str], bundles: Sequence[Bundle], options: Opt
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
 
-def _unchanged(folder: Path, fingerprint: str) -> CohortRow | None:
-    """The row of a case that is done already, from the same inputs, settings and weights."""
+def _unchanged(folder: Path, fingerprint: str) -> tuple[CohortRow, list[str]] | None:
+    """The row and notes of a case that is done already, from the same inputs, settings and weights."""
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         if record["fingerprint"] != fingerprint or not (folder / "mask.nii.gz").is_file():
             return None
         row = record["row"]
-        return CohortRow(**{**row, "flags": tuple(row["flags"])})
+        return CohortRow(**{**row, "flags": tuple(row["flags"])}), [str(note) for note in record["notes"]]
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -346,6 +347,7 @@ def _write_cohort(
     options: Options,
     jobs: Sequence[_Job],
 ) -> None:
+    from brainseg.quality import FLAGS
     from brainseg.writers.report import write_report
     from brainseg.writers.tables import write_cohort, write_failures, write_run
 
@@ -353,7 +355,7 @@ def _write_cohort(
     write_cohort(out / "cohort.csv", rows)
     write_failures(out / "failures.json", failures)
     write_run(out / "run.json", run)
-    write_report(out / "report.html", rows, failures, run, details)
+    write_report(out / "report.html", rows, failures, run, details, flag_words=FLAGS)
 
 
 def _manifest(bundles: Sequence[Bundle], options: Options, out: Path, jobs: Sequence[_Job]) -> dict[str, Any]:

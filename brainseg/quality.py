@@ -8,7 +8,7 @@ FLAGS = {
     "flair_unconfirmed": "the file cannot say that it is a FLAIR; make sure that it is",
     "sequences_missing": "a sequence was not given and FLAIR was used in its place",
     "spacing_unknown": "the slices carry no spacing, so nothing is in mm or mL; give --spacing",
-    "reader_note": "the reader changed or noticed something; see the notes",
+    "reader_note": "the reader changed or noticed something; see the notes below the lesions",
     "empty_mask": "no abnormality was found; look at the scan before believing a volume of zero",
     "low_confidence": "the network is unsure of much of what it marked",
 }

@@ -52,9 +52,11 @@ class CaseDetail:
     Attributes:
         overlay: picture of the slices with the mask's contour (PNG), if there is one.
         lesions: largest first.
+        notes: what the reader did or saw, and how the FLAIR was recognised; a sentence each.
         truth_ml: the true volume, where it is known (phantom, annotated data).
     """
 
     overlay: Path | None = None
     lesions: tuple[Lesion, ...] = ()
     truth_ml: float | None = None
+    notes: tuple[str, ...] = ()

@@ -118,6 +118,7 @@ class _Shown:
             "words": [self.flag_words.get(flag, flag.replace("-", " ").replace("_", " ")) for flag in row.flags],
             "share": round(BAR_WIDTH * (row.volume_ml or 0) / self.largest_ml, 1) if bar else None,
             "truth_ml": detail.truth_ml,
+            "notes": [note[:1].upper() + note[1:] for note in detail.notes],
             "table": detail.lesions[:MOST_LESIONS],
             "more": max(0, len(detail.lesions) - MOST_LESIONS),
             "picture": _Picture(detail.overlay, self.limit) if detail.overlay else None,
