@@ -22,7 +22,7 @@ from brainseg.study import find_patients
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 FLAIR = DATA / "volumes" / "TCGA-FG-6692" / "flair.nii.gz"
-BRAIN = DATA / "volumes" / "TCGA-DU-7294" / "flair_brain.nii.gz"
+BRAIN = DATA / "volumes" / "TCGA-DU-7294"
 
 pytestmark = [
     pytest.mark.realdata,
@@ -105,8 +105,9 @@ def test_patients_that_did_not_train_the_weights_are_segmented_well(patients: Pa
 
 
 def test_a_volume_agrees_with_the_masks_of_the_same_patients_slices(patients: Path, tmp_path: Path) -> None:
+    # A hard patient: 0.44 on its own TIFF slices; the volume is skull-stripped, which the weights know little of.
     assert segment(BRAIN, "--out", tmp_path) == 0
-    volume = nibabel.as_closest_canonical(nibabel.load(tmp_path / "flair_brain" / "mask.nii.gz"))
+    volume = nibabel.as_closest_canonical(nibabel.load(tmp_path / "TCGA-DU-7294" / "mask.nii.gz"))
     lps = np.asarray(volume.dataobj)[::-1, ::-1, ::2]  # TIFF slice n is slice 2(n-1) of the volume
     (patient,) = [one for one in find_patients(patients) if one.name == "TCGA_DU_7294_19890104"]
     truth = read_ground_truth(patient)
@@ -114,8 +115,8 @@ def test_a_volume_agrees_with_the_masks_of_the_same_patients_slices(patients: Pa
     shared = min(lps.shape[2], truth.shape[2])
     score = dice(lps[..., :shared], truth[..., :shared])
     print(f"Dice of TCGA-DU-7294's volume with its slices' masks: {score:.3f}")
-    assert score > dice(lps[::-1, :, :shared], truth[..., :shared])
-    assert score > 0.3
+    assert score > 0.4
+    assert score > 10 * dice(lps[::-1, :, :shared], truth[..., :shared])
 
 
 def bundle_alone(data: Path, out: Path, *extra: str) -> None:
