@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 DEFAULT = "residual_unet"
 RUN_FILE = "run.json"
 WEIGHTS = Path("models") / "model.pt"
+TRAINING_FILE = Path("models") / "training.json"
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,13 @@ def shipped() -> dict[str, Path]:
     return {}
 
 
-def weights_hash(path: Path) -> str:
-    """SHA-256 of a weights file, in hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal; read in pieces, so that its size does not matter."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def recorded_hash(root: Path) -> str | None:
@@ -132,7 +137,6 @@ def open_bundle(
         UsageError: no such bundle or device.
         UntrustedBundleError: foreign configs, or weights that are damaged, missing or of another network.
     """
-
     try:
         name, root = locate(name_or_path)
         configs = shipped()[name]
@@ -147,7 +151,8 @@ def open_bundle(
     if threshold is not None:
         parser["threshold"] = threshold
     network = parser.get_parsed_content("network_def")
-    network.load_state_dict(_read_weights(root, network.state_dict()))
+    state, weights_sha256 = _read_weights(root, network.state_dict())
+    network.load_state_dict(state)
     network.to(chosen).eval()
     metadata = _plain_json(configs / "configs" / "metadata.json")
     return Bundle(
@@ -161,7 +166,7 @@ def open_bundle(
         device=chosen,
         pixel_mm=float(parser.get_parsed_content("pixel_mm")),
         threshold=float(parser.get_parsed_content("threshold")),
-        weights_sha256=weights_hash(root / WEIGHTS),
+        weights_sha256=weights_sha256,
         version=str(metadata["version"]),
     )
 
@@ -196,8 +201,8 @@ def choose_device(device: str) -> torch.device:
     return chosen
 
 
-def _read_weights(root: Path, expected: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The state_dict of the bundle at `root`, checked against its recorded hash and the network's own shapes."""
+def _read_weights(root: Path, expected: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], str]:
+    """The state_dict of the bundle at `root`, checked against its recorded hash and the network, and its SHA-256."""
     import torch
 
     path = root / WEIGHTS
@@ -209,8 +214,8 @@ def _read_weights(root: Path, expected: Mapping[str, torch.Tensor]) -> dict[str,
         ) from None
     except OSError as error:
         raise MachineError(path, error.strerror or "cannot be read", "check the disk and permissions") from None
-    recorded = recorded_hash(root)
-    if recorded is not None and hashlib.sha256(content).hexdigest() != recorded:
+    digest = hashlib.sha256(content).hexdigest()
+    if recorded_hash(root) not in (None, digest):
         raise UntrustedBundleError(
             path, "its SHA-256 is not the recorded one", "restore the weights; they were changed"
         )
@@ -229,7 +234,7 @@ def _read_weights(root: Path, expected: Mapping[str, torch.Tensor]) -> dict[str,
         raise UntrustedBundleError(
             path, f"made for another network ({len(wrong)} of {len(expected)} tensors differ)", "choose its own bundle"
         )
-    return {key: value.to(expected[key].dtype) for key, value in state.items()}
+    return {key: value.to(expected[key].dtype) for key, value in state.items()}, digest
 
 
 def _shape(state: Mapping[str, torch.Tensor], key: str) -> tuple[int, ...] | None:
@@ -251,7 +256,7 @@ def describe(name_or_path: str) -> dict[str, str]:
     name, root = locate(name_or_path)
     metadata = _plain_json(shipped()[name] / "configs" / "metadata.json")
     weights = root / WEIGHTS
-    size = f"{weights.stat().st_size / 1e6:.1f} MB, SHA-256 {weights_hash(weights)}" if weights.is_file() else "none"
+    size = f"{weights.stat().st_size / 1e6:.1f} MB, SHA-256 {file_sha256(weights)}" if weights.is_file() else "none"
     return {
         "name": name,
         "description": str(metadata["description"]),

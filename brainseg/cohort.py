@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from brainseg import __version__
+from brainseg.bundle import file_sha256
 from brainseg.case import Case, Segmentation
 from brainseg.errors import BrainsegError, MachineError, UsageError
 from brainseg.results import CaseDetail, CohortRow, Failure
@@ -280,11 +281,7 @@ def _input_hashes(job: _Job, options: Options) -> dict[str, str]:
     hashes = {}
     for file in sorted({*files, *extra}):
         shown = file.relative_to(job.base).as_posix() if file.is_relative_to(job.base) else file.name
-        with file.open("rb") as stream:
-            digest = hashlib.sha256()
-            while block := stream.read(1 << 20):
-                digest.update(block)
-        hashes[shown] = digest.hexdigest()
+        hashes[shown] = file_sha256(file)
     return hashes
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from brainseg.bundle import TRAINING_FILE
 from brainseg.case import FLAIR, Case
 from brainseg.errors import InputError, UsageError
 from brainseg.scores import CaseScores, score_case
@@ -254,7 +255,7 @@ def markdown(evaluation: Evaluation) -> str:
 
 
 def _cautions(bundle: Bundle, patients: Sequence[Patient]) -> tuple[str, ...]:
-    path = bundle.root / "models" / "training.json"
+    path = bundle.root / TRAINING_FILE
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

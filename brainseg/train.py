@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from brainseg import __version__
-from brainseg.bundle import RUN_FILE, WEIGHTS, shipped, weights_hash
+from brainseg.bundle import RUN_FILE, TRAINING_FILE, WEIGHTS, file_sha256, shipped
 from brainseg.datalist import monai_datalist, write_datalist
 from brainseg.errors import BrainsegError, InputError, UsageError
 from brainseg.study import Patient
-from brainseg.writers.atomic import replacing
+from brainseg.writers.tables import write_json
 
 log = logging.getLogger(__name__)
-TRAINING_FILE = Path("models") / "training.json"
 
 
 @dataclass(frozen=True)
@@ -60,12 +59,16 @@ def prepare(
     """Lays out `root` as a bundle with its own datalist, ready for `train`.
 
     Raises:
-        UsageError: no such bundle or fold, or `root` holds a run already and `resume` is not given.
+        UsageError: no such bundle, fold or setting, or `root` holds a run already and `resume` is not given.
     """
     if name not in shipped():
         raise UsageError(name, "no bundle of that name", f"choose one of {', '.join(shipped())}")
     if not 0 <= fold < len(folds):
         raise UsageError("--fold", f"there is no fold {fold}", f"give 0 to {len(folds) - 1}")
+    tunables = json.loads((shipped()[name] / "configs" / "train.json").read_text(encoding="utf-8"))
+    unknown = [key for key in (settings or {}) if key.split("::")[0].split("#")[0] not in tunables]
+    if unknown:
+        raise UsageError(unknown[0], "not a setting of the bundle's train.json", "see its first lines for the tunables")
     if (root / RUN_FILE).exists() != resume:
         cause = "holds no run to resume" if resume else "holds a run already"
         raise UsageError(root, cause, "leave --resume out" if resume else "pass --resume, or choose another folder")
@@ -122,17 +125,14 @@ def train(run: Run, data: Path, *, weights: str | None = None, resume: bool = Fa
         workflow_type="train",
         **overrides,
     )
-    unknown = [key for key in run.settings if key.split("::")[0].split("#")[0] not in _keys(run.root)]
-    if unknown:
-        raise UsageError(unknown[0], "not a setting of the bundle's train.json", "see its first lines for the tunables")
     workflow.initialize()
     workflow.run()
     workflow.finalize()
     best = run.root / WEIGHTS
     if not best.is_file():
         raise BrainsegError(run.root, "no validation in the epochs given, so no weights", "lower val_interval")
-    _record(run, weights_sha256=weights_hash(best))
-    _write_json(
+    _record(run, weights_sha256=file_sha256(best))
+    write_json(
         run.root / TRAINING_FILE,
         {"bundle": run.bundle, "fold": run.fold, "trained_on": run.trained_on, "validated_on": run.validated_on},
     )
@@ -170,10 +170,6 @@ def _starting_weights(name: str, weights: str) -> Path:
     return path
 
 
-def _keys(root: Path) -> set[str]:
-    return set(json.loads((root / "configs" / "train.json").read_text(encoding="utf-8")))
-
-
 def _record(run: Run, *, weights_sha256: str | None) -> None:
     content = {
         "brainseg": __version__,
@@ -182,10 +178,4 @@ def _record(run: Run, *, weights_sha256: str | None) -> None:
         "settings": dict(run.settings),
         "weights_sha256": weights_sha256,
     }
-    _write_json(run.root / RUN_FILE, content)
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_json(run.root / RUN_FILE, content)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from brainseg.bundle import WEIGHTS, locate, open_bundle, shipped, weights_hash
+from brainseg.bundle import WEIGHTS, file_sha256, locate, open_bundle, shipped
 from brainseg.errors import UntrustedBundleError, UsageError
 
 NAME = "residual_unet"
@@ -120,7 +120,7 @@ def test_foreign_configs_are_refused_and_not_evaluated(copy: Path, tmp_path: Pat
 
 def test_a_run_gives_its_weights_and_nothing_else(copy: Path) -> None:
     (copy / "configs" / "inference.json").write_text("{}")
-    digest = weights_hash(copy / WEIGHTS)
+    digest = file_sha256(copy / WEIGHTS)
     (copy / "run.json").write_text(json.dumps({"bundle": NAME, "weights_sha256": digest}))
     bundle = open_bundle(str(copy), device="cpu")
     assert (bundle.name, bundle.weights_sha256) == (NAME, digest)

@@ -38,10 +38,7 @@ def main(arguments: list[str] | None = None) -> None:
     """
     try:
         code = cli.main(arguments, prog_name="brainseg", standalone_mode=False)
-    except click.exceptions.Abort:
-        click.echo("interrupted", err=True)
-        sys.exit(INTERRUPTED)
-    except KeyboardInterrupt:
+    except (click.exceptions.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         sys.exit(INTERRUPTED)
     except click.ClickException as error:

@@ -34,10 +34,6 @@ def evaluate(
     quiet: bool,
 ) -> None:
     """Score a bundle or predictions, patient by patient, and write tables and a TensorBoard review."""
-    if (bundle is None) == (predictions is None):
-        raise click.UsageError("give either --bundle or --predictions")
-    if (folds is None) != (fold is None):
-        raise click.UsageError("--folds and --fold go together")
     from brainseg.cli.progress import progress
     from brainseg.evaluation import evaluate as run_evaluation
     from brainseg.evaluation import markdown, write_evaluation
