@@ -44,6 +44,7 @@ class Bundle:
         mask: probability in `pred` to a cleaned 0/1 mask.
         pixel_mm: in-plane pixel size of the network's frame, taken to be that of a slice without spacing.
         threshold: probability at or above which a voxel is abnormal.
+        temperature: what the logits are divided by to make probabilities.
         weights_sha256: hash of the weights file.
         version: of the bundle, from its metadata.
     """
@@ -58,6 +59,7 @@ class Bundle:
     device: torch.device
     pixel_mm: float
     threshold: float
+    temperature: float
     weights_sha256: str
     version: str
 
@@ -166,6 +168,7 @@ def open_bundle(
         device=chosen,
         pixel_mm=float(parser.get_parsed_content("pixel_mm")),
         threshold=float(parser.get_parsed_content("threshold")),
+        temperature=float(parser.get_parsed_content("temperature")),
         weights_sha256=weights_sha256,
         version=str(metadata["version"]),
     )

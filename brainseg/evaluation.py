@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from brainseg.bundle import TRAINING_FILE
 from brainseg.case import FLAIR, Case
 from brainseg.errors import InputError, UsageError
 from brainseg.scores import CaseScores, score_case
@@ -20,6 +18,7 @@ from brainseg.study import Patient, find_patients
 
 if TYPE_CHECKING:
     from brainseg.bundle import Bundle
+    from brainseg.members import Member
     from brainseg.writers.overlay import AxialSlice
 
 PROTOCOLS = {
@@ -55,11 +54,12 @@ class Evaluation:
 def evaluate(
     data: Path,
     *,
-    bundle: str | None = None,
+    bundle: str | Sequence[str] | None = None,
     predictions: Path | None = None,
     folds: Path | None = None,
     fold: int | None = None,
     flair_alone: bool = False,
+    tta: bool = False,
     device: str = "auto",
     advance: Callable[[int], Advance] | None = None,
 ) -> Evaluation:
@@ -67,11 +67,13 @@ def evaluate(
 
     Args:
         data: folder of patients.
-        bundle: name or folder of a bundle; or
+        bundle: name or folder of a bundle; or a folder of runs of `brainseg train`, one a fold, each for the patients
+            that it did not train on; or several of these, whose probabilities are averaged; or
         predictions: folder that `brainseg segment` wrote: `<case>/mask.nii.gz`, and probabilities where saved.
         folds: fold file, with `fold` the one whose patients are scored.
         fold: see `folds`.
         flair_alone: give the network FLAIR in place of the other sequences.
+        tta: average with the mirror image.
         device: where the network runs.
         advance: called with the number of patients, gives a function to call after each.
 
@@ -101,13 +103,20 @@ def evaluate(
         step = advance(len(patients)) if advance else _silent
         result = score_patients(patients, from_folder(predictions), what=predictions.resolve().name, advance=step)
         return replace(result, cautions=cautions)
-    from brainseg.bundle import open_bundle
+    from brainseg.members import open_member
 
-    opened = open_bundle(str(bundle), device=device)
-    step = advance(len(patients)) if advance else _silent
-    what = f"{opened.name}, {'FLAIR alone' if flair_alone else 'all sequences'}"
-    result = score_patients(patients, from_bundle(opened, flair_alone=flair_alone), what=what, advance=step)
-    return replace(result, cautions=(*cautions, *_cautions(opened, patients)))
+    members = [open_member(one, device=device) for one in ([bundle] if isinstance(bundle, str) else bundle or ())]
+    known = [patient for patient in patients if all(member.of(patient.name) for member in members)]
+    if not known:
+        raise InputError(data, "no patient there is validated by these runs", "give the data that they were trained on")
+    step = advance(len(known)) if advance else _silent
+    looks = ("FLAIR alone" if flair_alone else "all sequences", *(("mirrored too",) if tta else ()))
+    what = ", ".join((" + ".join(member.what for member in members), *looks))
+    predict = from_members(members, flair_alone=flair_alone, tta=tta)
+    result = score_patients(known, predict, what=what, advance=step)
+    opened = {member.bundle.name: member.bundle for member in members if member.bundle}
+    told = [caution for one in opened.values() for caution in _cautions(one, known)]
+    return replace(result, cautions=(*cautions, *told))
 
 
 def score_patients(
@@ -132,14 +141,15 @@ def score_patients(
     return Evaluation("E", what, tuple(scores), pictures, tuple(summarise(scores)))
 
 
-def from_bundle(bundle: Bundle, *, flair_alone: bool = False) -> Predictor:
-    """Predicts with a bundle."""
+def from_members(members: Sequence[Member], *, flair_alone: bool = False, tta: bool = False) -> Predictor:
+    """Predicts with the bundle that each member has for a case, and averages; all must have one."""
     from brainseg.inference import segment
 
     def predict(case: Case) -> tuple[Array, Array | None]:
+        bundles = [bundle for member in members if (bundle := member.of(case.name))]
         if flair_alone:
             case = replace(case, image=np.repeat(case.image[FLAIR : FLAIR + 1], 3, axis=0))
-        result = segment(case, bundle)
+        result = segment(case, bundles, tta=tta)
         return result.mask, result.probability
 
     return predict
@@ -196,9 +206,11 @@ def review_run(
     The validation patients chose the weights, which `cautions` says: figures of protocol E they are not quite.
     """
     from brainseg.bundle import open_bundle
+    from brainseg.members import Member
 
     bundle = open_bundle(str(root))
-    result = score_patients(patients, from_bundle(bundle), what=f"{bundle.name}, all sequences", advance=advance)
+    predict = from_members([Member(bundle.name, bundle, {})])
+    result = score_patients(patients, predict, what=f"{bundle.name}, all sequences", advance=advance)
     result = replace(result, cautions=_cautions(bundle, patients))
     write_evaluation(result, root, settings={"bundle": bundle.name, **(settings or {})})
     return result
@@ -255,16 +267,12 @@ def markdown(evaluation: Evaluation) -> str:
 
 
 def _cautions(bundle: Bundle, patients: Sequence[Patient]) -> tuple[str, ...]:
-    path = bundle.root / TRAINING_FILE
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return ()
-    except ValueError as error:
-        raise InputError(path, f"is not JSON ({error})", "restore it: it says which patients trained") from None
+    from brainseg.members import training_record
+
+    record = training_record(bundle.root)
     cautions = []
     for key, did in (("trained_on", "trained the network"), ("validated_on", "chose the weights among the epochs")):
-        known = len({patient.name for patient in patients} & set(record.get(key) or ()))
+        known = len({patient.name for patient in patients} & set(record[key]))
         if known:
             cautions.append(f"{known} of these {len(patients)} patients {did}, so the figures flatter it")
     return tuple(cautions)

@@ -23,6 +23,7 @@ from brainseg.study import Patient
 from brainseg.writers.tables import write_json
 
 log = logging.getLogger(__name__)
+ALL = -1  # the fold of no patient
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Run:
     Attributes:
         root: bundle folder with configs/, models/, datalist.json, run.json and TensorBoard events.
         bundle: name of the shipped bundle it was made from.
-        fold: fold that validates.
+        fold: fold that validates; `ALL` when every patient trains.
         trained_on, validated_on: case names.
         settings: the tunables given to train.json.
     """
@@ -61,12 +62,10 @@ def prepare(
     Raises:
         UsageError: no such bundle, fold or setting, or `root` holds a run already and `resume` is not given.
     """
-    if name not in shipped():
-        raise UsageError(name, "no bundle of that name", f"choose one of {', '.join(shipped())}")
-    if not 0 <= fold < len(folds):
-        raise UsageError("--fold", f"there is no fold {fold}", f"give 0 to {len(folds) - 1}")
-    tunables = json.loads((shipped()[name] / "configs" / "train.json").read_text(encoding="utf-8"))
-    unknown = [key for key in (settings or {}) if key.split("::")[0].split("#")[0] not in tunables]
+    known = tunables(name)
+    if fold != ALL and not 0 <= fold < len(folds):
+        raise UsageError("--fold", f"there is no fold {fold}", f"give 0 to {len(folds) - 1}, or {ALL} to train on all")
+    unknown = [key for key in (settings or {}) if key.split("::")[0].split("#")[0] not in known]
     if unknown:
         raise UsageError(unknown[0], "not a setting of the bundle's train.json", "see its first lines for the tunables")
     if (root / RUN_FILE).exists() != resume:
@@ -82,7 +81,7 @@ def prepare(
         validated_on=tuple(item["case"] for item in items if item["fold"] == fold),
         settings=dict(settings or {}),
     )
-    if not run.trained_on or not run.validated_on:
+    if not run.trained_on or not (run.validated_on or fold == ALL):
         raise InputError(data, "a fold or its complement has no patient with a mask", "check the folds and the masks")
     if not resume:
         for part in ("configs", "docs"):
@@ -94,8 +93,22 @@ def prepare(
     return run
 
 
+def tunables(name: str) -> dict[str, Any]:
+    """What the train.json of a shipped bundle sets.
+
+    Raises:
+        UsageError: no such bundle.
+    """
+    if name not in shipped():
+        raise UsageError(name, "no bundle of that name", f"choose one of {', '.join(shipped())}")
+    content: dict[str, Any] = json.loads((shipped()[name] / "configs" / "train.json").read_text(encoding="utf-8"))
+    return content
+
+
 def train(run: Run, data: Path, *, weights: str | None = None, resume: bool = False) -> Path:
     """Trains; returns the file with the best weights (patient-level Dice on the validation fold).
+
+    Where every patient trains nobody is left to choose by: with `val_interval` at `max_epochs` the last epoch is kept.
 
     Args:
         run: from `prepare`.

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from monai.data import MetaTensor
 
 from brainseg.bundle import Bundle, open_bundle
 from brainseg.case import TIFF_AFFINE, Case
@@ -19,7 +20,7 @@ class Bright(torch.nn.Module):
     """Stands in for a network: abnormal is where FLAIR is 1.3 times the head's mean or brighter."""
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return (image[:, 1:2] - 1.3) * 20
+        return torch.sign(image[:, 1:2] - 1.3) * 20  # a slice outvotes its neighbours
 
 
 @pytest.fixture(scope="module")
@@ -106,3 +107,28 @@ def test_probability_and_mask_are_reproducible_bit_for_bit(tmp_path: Path) -> No
     first, second = segment(case, opened), segment(case, opened)
     np.testing.assert_array_equal(first.probability, second.probability)
     np.testing.assert_array_equal(first.mask, second.mask)
+
+
+@pytest.mark.parametrize(
+    ("seen", "kept"), [((0.95, 0.7), [True, False]), ((0.95, 0.9), [True, True]), ((0.7, 0.6), [True, False])]
+)
+def test_an_unsure_lesion_is_dropped_but_never_the_largest(
+    bundle: Bundle, seen: tuple[float, float], kept: list[bool]
+) -> None:
+    probability = torch.zeros(1, 40, 40, 6)
+    probability[:, 2:20, 2:20, 1:4], probability[:, 25:35, 25:35, 1:4] = seen
+    mask = bundle.mask({"pred": MetaTensor(probability)})["pred"][0]
+    assert [bool(mask[3, 3, 2]), bool(mask[30, 30, 2])] == kept
+    assert int(mask.sum()) == 18 * 18 * 3 + 300 * kept[1]
+    assert bundle.mask({"pred": MetaTensor(torch.zeros(1, 40, 40, 6))})["pred"].sum() == 0
+
+
+def test_a_slice_shares_with_its_neighbours_and_the_ends_with_themselves(bundle: Bundle) -> None:
+    case = marked((64, 64, 4), TIFF_AFFINE, None)
+    logits = torch.tensor([4.0, -8.0, 0.0, 2.0])
+    data = bundle.preprocessing(
+        {"image": MetaTensor(torch.from_numpy(case.image), affine=torch.from_numpy(case.affine))}
+    )
+    data["pred"] = logits.expand(1, *data["image"].shape[1:])
+    expected = torch.sigmoid(torch.tensor([1.0, -3.0, -1.5, 1.5]) / bundle.temperature)
+    torch.testing.assert_close(torch.as_tensor(bundle.probability(data)["pred"][0, 32, 32]), expected)

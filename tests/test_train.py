@@ -112,3 +112,16 @@ def test_resume_keeps_the_best_weights_until_they_are_beaten(run: Path, data: Pa
 def test_a_setting_that_does_not_exist_is_a_usage_error(data: Path, tmp_path: Path) -> None:
     arguments = ("--data", data, "--out", tmp_path / "run", "--folds", data / "folds.json", "learnig_rate=0.1")
     assert brainseg("train", "--bundle", "residual_unet", *arguments) == 2
+
+
+def test_fold_minus_one_trains_on_everybody_and_keeps_the_last_epoch(data: Path, tmp_path: Path) -> None:
+    code = brainseg(
+        "train", "--bundle", "residual_unet", "--data", data, "--out", tmp_path / "run", "--folds", data / "folds.json",
+        "--fold", -1, "--epochs", 2, "batch_size=1", "num_workers=0", "window=[64, 64]", "-q",
+    )  # fmt: skip
+    assert code == 0
+    record = json.loads((tmp_path / "run" / "models" / "training.json").read_text())
+    assert (sorted(record["trained_on"]), record["validated_on"]) == (["p0", "p1", "p2"], [])
+    newest = torch.load(tmp_path / "run" / "models" / "state_checkpoint_epoch=2.pt", weights_only=True)
+    kept = torch.load(tmp_path / "run" / "models" / "model.pt", weights_only=True)
+    assert all(torch.equal(kept[key], newest["ema"][key]) for key in kept)

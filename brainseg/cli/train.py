@@ -15,7 +15,12 @@ from brainseg.cli.options import existing_path, out_option, verbosity
 @click.option("--bundle", required=True, metavar="NAME", help="A shipped bundle.")
 @click.option("--data", type=existing_path, required=True, help="Folder of patients with masks.")
 @out_option
-@click.option("--fold", default=0, show_default=True, help="The fold that validates.")
+@click.option(
+    "--fold",
+    default=0,
+    show_default=True,
+    help="The fold that validates; -1 trains on all patients and keeps the last epoch.",
+)
 @click.option("--folds", type=existing_path, help="Fold file; without it `data split` decides.")
 @click.option("--epochs", type=click.IntRange(1), help="In place of the bundle's max_epochs.")
 @click.option("--weights", metavar="FILE|shipped", help="Start from these weights (fine-tuning).")
@@ -49,7 +54,9 @@ def train(
         settings[key] = _value(value)
     if epochs is not None:
         settings["max_epochs"] = epochs
-        settings.setdefault("val_interval", min(5, epochs))
+    if fold == training.ALL or "max_epochs" in settings:
+        total = int(settings.setdefault("max_epochs", training.tunables(bundle)["max_epochs"]))
+        settings.setdefault("val_interval", total if fold == training.ALL else min(5, total))
     patients = find_patients(data)
     names = [patient.name for patient in patients if patient.masks]
     parts = read_folds(folds) if folds else split_by_patient(names)
@@ -59,6 +66,9 @@ def train(
     )
     training.train(run, data, weights=weights, resume=resume)
     by_name = {patient.name: patient for patient in patients}
+    if not run.validated_on:
+        click.echo("every patient trained, so none is left to score")
+        return
     validated = [by_name[name] for name in run.validated_on]
     with progress("review", len(validated), quiet=quiet) as advance:
         result = review_run(run.root, validated, settings=dict(run.settings), advance=advance)

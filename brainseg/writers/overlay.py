@@ -118,6 +118,19 @@ def contour_figure(
     return figure
 
 
+def contour_grid(slices: Sequence[AxialSlice], titles: Sequence[str], *, columns: int) -> Figure:
+    """Several slices, each cut to its head and under its title, row by row."""
+    from matplotlib.figure import Figure
+
+    rows = math.ceil(len(slices) / columns)
+    figure = Figure(figsize=(1.8 * columns, 2.3 * rows), facecolor=BACKGROUND, layout="constrained")
+    for place, (one, title) in enumerate(zip(slices, titles, strict=True)):
+        axes = figure.add_subplot(rows, columns, place + 1)
+        _draw_slice(axes, one, _head_box([one]), line=1.0)
+        axes.set_title(_drawable(title, 48), color=TEXT_COLOUR, size=8, parse_math=False)
+    return figure
+
+
 def slice_png(axial: AxialSlice, title: str = "") -> bytes:
     """One slice with its contours as PNG bytes."""
     figure = contour_figure(axial.flair, axial.mask, axial.truth, title, axial.aspect)

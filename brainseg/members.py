@@ -1,0 +1,77 @@
+"""What an evaluation predicts with: bundles, or the runs of a cross-validation, each for the patients it never saw."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from brainseg.bundle import RUN_FILE, TRAINING_FILE, WEIGHTS, Bundle
+from brainseg.errors import InputError
+
+
+@dataclass(frozen=True)
+class Member:
+    """One opinion on every patient.
+
+    Attributes:
+        what: name, and for a cross-validation its runs.
+        bundle: what predicts a patient whom no run claims; None for a cross-validation, which then has no opinion.
+        runs: patient -> the run that validates on it.
+    """
+
+    what: str
+    bundle: Bundle | None
+    runs: Mapping[str, Bundle]
+
+    def of(self, patient: str) -> Bundle | None:
+        """The bundle that predicts `patient`, or None where there is no honest one."""
+        return self.runs.get(patient, self.bundle)
+
+
+def open_member(name_or_path: str, *, device: str = "auto") -> Member:
+    """A bundle, or a folder whose subfolders are runs of `brainseg train`, one a fold.
+
+    Raises:
+        UsageError, UntrustedBundleError: as `open_bundle`.
+        InputError: runs that cannot make one cross-validation.
+    """
+    from brainseg.bundle import open_bundle
+
+    folder = Path(name_or_path)
+    roots = [] if (folder / RUN_FILE).is_file() else sorted(path.parent for path in folder.glob(f"*/{RUN_FILE}"))
+    finished = [root for root in roots if (root / WEIGHTS).is_file() and training_record(root)["validated_on"]]
+    if not finished:
+        bundle = open_bundle(name_or_path, device=device)
+        return Member(bundle.name, bundle, {})
+    runs: dict[str, Bundle] = {}
+    for root in finished:
+        bundle, record = open_bundle(str(root), device=device), training_record(root)
+        both = set(record["validated_on"]) & (set(record["trained_on"]) | set(runs))
+        if both:
+            raise InputError(
+                root, f"{min(both)} trains here, or validates in another run too", "give the runs of one set of folds"
+            )
+        runs.update(dict.fromkeys(record["validated_on"], bundle))
+    names = {bundle.name for bundle in runs.values()}
+    if len(names) > 1:
+        several = ", ".join(sorted(names))
+        raise InputError(folder, f"holds runs of several bundles ({several})", "give each bundle its own --bundle")
+    return Member(f"{names.pop()} cross-validated ({', '.join(root.name for root in finished)})", None, runs)
+
+
+def training_record(root: Path) -> dict[str, Sequence[str]]:
+    """`trained_on` and `validated_on` of the weights at `root`; empty where nothing is recorded.
+
+    Raises:
+        InputError: a record that is not JSON.
+    """
+    path = root / TRAINING_FILE
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        record = {}
+    except ValueError as error:
+        raise InputError(path, f"is not JSON ({error})", "restore it: it says which patients trained") from None
+    return {key: record.get(key) or () for key in ("trained_on", "validated_on")}

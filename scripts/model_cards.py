@@ -1,0 +1,159 @@
+#!/usr/bin/env python3
+"""Write the bundles' model cards from the runs of scripts/train_all.py.
+
+    python scripts/model_cards.py --data kaggle_3m --runs runs [--bundle NAME]
+
+bundles/<name>/docs gets README.md, the patients one by one (cross_validation.csv) and three pictures: Dice of every
+patient, the training curves, the ten worst patients. The words come from bundles/source/cards/<name>.yaml.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from matplotlib.figure import Figure
+from monai.bundle import ConfigParser
+
+from brainseg.evaluation import from_members, score_patients
+from brainseg.members import open_member
+from brainseg.study import find_patients
+from brainseg.train import tunables
+from brainseg.writers.overlay import contour_grid
+
+BUNDLES = Path(__file__).resolve().parents[1] / "bundles"
+SITES = {"CS": "#4477aa", "DU": "#66ccee", "EZ": "#228833", "FG": "#ccbb44", "HT": "#ee6677"}
+LOOKS = {"all three": "all_sequences", "FLAIR alone": "flair_alone"}
+SHOWN = 10
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder of patients with masks")
+    parser.add_argument("--runs", type=Path, required=True, help="what scripts/train_all.py wrote")
+    parser.add_argument("--bundle", action="append", help="again for more; all that were trained without it")
+    args = parser.parse_args()
+    for name in args.bundle or sorted(path.name for path in args.runs.iterdir() if (BUNDLES / path.name).is_dir()):
+        docs = BUNDLES / name / "docs"
+        docs.mkdir(exist_ok=True)
+        folds = sorted((args.runs / name).glob("fold_*"))
+        scores = {label: read(args.runs / "scores" / name / folder) for label, folder in LOOKS.items()}
+        dice = {label: {row["case"]: float(row["dice"]) for row in rows} for label, (rows, _) in scores.items()}
+        write_patients(docs / "cross_validation.csv", folds, dice)
+        draw_dice(docs / "dice.png", dice)
+        draw_training(docs / "training.png", folds)
+        draw_worst(docs / "worst.png", args.data, args.runs / name, dice["all three"])
+        figures = {label: figure for label, (_, figure) in scores.items()}
+        (docs / "README.md").write_text(card(name, folds, figures))
+        print(docs / "README.md")
+
+
+def read(folder: Path) -> tuple[list[dict[str, str]], dict[str, Any]]:
+    """The rows of per_patient.csv and the figure of Dice."""
+    with (folder / "per_patient.csv").open(newline="") as table:
+        rows = list(csv.DictReader(table))
+    figures = json.loads((folder / "summary.json").read_text())["figures"]
+    return rows, next(figure for figure in figures if figure["metric"] == "Dice")
+
+
+def write_patients(path: Path, folds: Sequence[Path], dice: Mapping[str, Mapping[str, float]]) -> None:
+    fold_of = {
+        case: root.name.removeprefix("fold_")
+        for root in folds
+        for case in json.loads((root / "models" / "training.json").read_text())["validated_on"]
+    }
+    with path.open("w", newline="") as table:
+        writer = csv.writer(table, lineterminator="\n")
+        writer.writerow(["case", "fold", "dice", "dice_flair_alone"])
+        for case, value in sorted(dice["all three"].items()):
+            writer.writerow([case, fold_of[case], f"{value:.4f}", f"{dice['FLAIR alone'][case]:.4f}"])
+
+
+def draw_dice(path: Path, dice: Mapping[str, Mapping[str, float]]) -> None:
+    """Patients in order of Dice, coloured by site; FLAIR alone as a small mark."""
+    figure = Figure(figsize=(7, 2.6), layout="constrained")
+    axes = figure.add_subplot()
+    order = sorted(dice["all three"], key=lambda case: dice["all three"][case])
+    for site, colour in SITES.items():
+        own = [k for k, case in enumerate(order) if case.split("_")[1] == site]
+        axes.bar(own, [dice["all three"][order[k]] for k in own], width=0.8, color=colour, label=site)
+    axes.plot([dice["FLAIR alone"][case] for case in order], "k_", markersize=4, label="FLAIR alone")
+    axes.set(xlabel="patients, worst to best", ylabel="Dice", ylim=(0, 1), xlim=(-1, len(order)))
+    axes.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1.0])
+    axes.grid(axis="y", linewidth=0.4)
+    axes.legend(ncols=6, fontsize=7, frameon=False, loc="lower right")
+    figure.savefig(path, dpi=100, metadata={"Software": None})
+
+
+def draw_training(path: Path, folds: Sequence[Path]) -> None:
+    """Loss of the training slices, epoch by epoch."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    figure = Figure(figsize=(7, 2.2), layout="constrained")
+    axes = figure.add_subplot()
+    for root in folds:
+        events = EventAccumulator(str(root))
+        events.Reload()
+        dice = events.Scalars("train_dice")
+        axes.plot(
+            [one.step for one in dice], [one.value for one in dice], linewidth=0.8, label=root.name.replace("_", " ")
+        )
+    axes.set(xlabel="epoch", ylabel="Dice of training slices", ylim=(0, 1))
+    axes.grid(linewidth=0.4)
+    axes.legend(fontsize=7, frameon=False, loc="lower right")
+    figure.savefig(path, dpi=100, metadata={"Software": None})
+
+
+def draw_worst(path: Path, data: Path, runs: Path, dice: Mapping[str, float]) -> None:
+    worst = sorted(dice, key=lambda case: dice[case])[:SHOWN]
+    patients = [patient for patient in find_patients(data) if patient.name in worst]
+    member = open_member(str(runs))
+    pictures = score_patients(patients, from_members([member]), what=member.what).pictures
+    titles = [f"{case.removeprefix('TCGA_').rsplit('_', 1)[0]}  {dice[case]:.2f}" for case in worst]
+    figure = contour_grid([pictures[case] for case in worst], titles, columns=5)
+    figure.savefig(path, dpi=90, facecolor=figure.get_facecolor(), metadata={"Software": None})
+
+
+def card(name: str, folds: Sequence[Path], figures: Mapping[str, Mapping[str, Any]]) -> str:
+    settings = tunables(name) | json.loads((folds[0] / "run.json").read_text())["settings"]
+    words = ConfigParser.load_config_file(BUNDLES / "source" / "cards" / f"{name}.yaml")
+    trained_on = json.loads((BUNDLES / name / "models" / "training.json").read_text())["trained_on"]
+    per_step = settings["batch_size"] * settings["slices_per_patient"]
+    epochs = settings["max_epochs"]
+    rows = [
+        {"sequences": label, "mean": f"{one['value']:.3f}", "low": f"{one['low']:.3f}", "high": f"{one['high']:.3f}"}
+        | {"median": f"{one['median']:.3f}", "n": one["n"]}
+        for label, one in figures.items()
+    ]
+    template = (BUNDLES / "source" / "card.md.j2").read_text()
+    numbers = [root.name.removeprefix("fold_") for root in folds]
+    return (
+        jinja2.Environment(keep_trailing_newline=True, undefined=jinja2.StrictUndefined)
+        .from_string(template)
+        .render(
+            name=name,
+            title=words["title"],
+            network=words["network"],
+            worst=words["worst"],
+            temperature=settings["temperature"],
+            threshold=settings["threshold"],
+            smallest=settings["smallest_lesion_voxels"],
+            trained_on=f"{len(trained_on)} patients",
+            epochs=epochs,
+            steps=f"{epochs * len(trained_on) * settings['slices_per_patient'] // per_step:,}",
+            coarse=f"{settings['coarse_share']:.0%}",
+            folds=", ".join(numbers),
+            fold_options="" if len(folds) == 5 else "".join(f" --fold {number}" for number in numbers),
+            settings=f"max_epochs={epochs} val_interval={epochs}",
+            rows=rows,
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
