@@ -197,10 +197,9 @@ def surface_dice(prediction: Array, truth: Array, spacing_mm: Spacing, tolerance
 
 
 def case_confidence(probability: Array, mask: Array) -> float:
-    """How sharply the network stands behind `mask`, in [0, 1]; never NaN, and not a calibrated probability.
+    """How much of `mask` is expected to be right, in [0, 1]; never NaN.
 
-    For a mask with voxels, the soft Dice of probability p and mask m, 2 sum(p m) / (sum p^2 + sum m): 1 where p is 1
-    inside and 0 outside, lower for hesitant voxels inside and for suspicious ones left outside. For an empty mask,
+    The mean probability of its voxels, which the bundle's temperature makes mean what it says. For an empty mask,
     1 - max p: low where some voxel looked abnormal and was cleaned away.
     """
     _check_shapes(mask, probability)
@@ -208,9 +207,7 @@ def case_confidence(probability: Array, mask: Array) -> float:
     p = np.clip(_finite(probability), 0.0, 1.0)
     if not inside.any():
         return float(1.0 - p.max(initial=0.0))
-    flat = p.ravel()
-    agreement = 2.0 * float(p[inside].sum(dtype=float)) / (float(flat @ flat) + volume_voxels(inside))
-    return min(agreement, 1.0)
+    return float(p[inside].mean(dtype=float))
 
 
 def _check_shapes(a: Array, b: Array) -> None:

@@ -47,7 +47,7 @@ def main() -> None:
         )
     patients = [patient for patient in find_patients(args.data) if member.of(patient.name)]
     counts, scores, confidences = [], [], []
-    with progress("predict", len(patients)) as advance:
+    with progress("predict", len(patients), quiet=False) as advance:
         for patient in patients:
             bundle = member.runs[patient.name]
             result = segment(read_patient(patient, force=True), bundle)
