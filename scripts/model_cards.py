@@ -86,7 +86,7 @@ def draw_dice(path: Path, dice: Mapping[str, Mapping[str, float]]) -> None:
     axes.set(xlabel="patients, worst to best", ylabel="Dice", ylim=(0, 1), xlim=(-1, len(order)))
     axes.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1.0])
     axes.grid(axis="y", linewidth=0.4)
-    axes.legend(ncols=6, fontsize=7, frameon=False, loc="lower right")
+    axes.legend(ncols=6, fontsize=7, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0)
     figure.savefig(path, dpi=100, metadata={"Software": None})
 
 
@@ -116,13 +116,13 @@ def draw_worst(path: Path, data: Path, runs: Path, dice: Mapping[str, float]) ->
     pictures = score_patients(patients, from_members([member]), what=member.what).pictures
     titles = [f"{case.removeprefix('TCGA_').rsplit('_', 1)[0]}  {dice[case]:.2f}" for case in worst]
     figure = contour_grid([pictures[case] for case in worst], titles, columns=5)
-    figure.savefig(path, dpi=90, facecolor=figure.get_facecolor(), metadata={"Software": None})
+    figure.savefig(path, dpi=75, facecolor=figure.get_facecolor(), metadata={"Software": None})
 
 
 def card(name: str, folds: Sequence[Path], figures: Mapping[str, Mapping[str, Any]]) -> str:
     settings = tunables(name) | json.loads((folds[0] / "run.json").read_text())["settings"]
     words = ConfigParser.load_config_file(BUNDLES / "source" / "cards" / f"{name}.yaml")
-    trained_on = json.loads((BUNDLES / name / "models" / "training.json").read_text())["trained_on"]
+    trained_on = json.loads((folds[0] / "models" / "training.json").read_text())["trained_on"]
     per_step = settings["batch_size"] * settings["slices_per_patient"]
     epochs = settings["max_epochs"]
     rows = [
@@ -143,7 +143,8 @@ def card(name: str, folds: Sequence[Path], figures: Mapping[str, Mapping[str, An
             temperature=settings["temperature"],
             threshold=settings["threshold"],
             smallest=settings["smallest_lesion_voxels"],
-            trained_on=f"{len(trained_on)} patients",
+            weights=words["weights"],
+            batch=per_step,
             epochs=epochs,
             steps=f"{epochs * len(trained_on) * settings['slices_per_patient'] // per_step:,}",
             coarse=f"{settings['coarse_share']:.0%}",
