@@ -143,6 +143,7 @@ def card(name: str, folds: Sequence[Path], figures: Mapping[str, Mapping[str, An
             temperature=settings["temperature"],
             threshold=settings["threshold"],
             smallest=settings["smallest_lesion_voxels"],
+            lesion=settings["lesion_probability"],
             weights=words["weights"],
             batch=per_step,
             epochs=epochs,

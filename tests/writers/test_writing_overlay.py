@@ -8,7 +8,14 @@ from matplotlib import image as pictures
 
 from brainseg.case import TIFF_AFFINE, Case, spacing_of
 from brainseg.writers import overlay
-from brainseg.writers.overlay import axial_slices, choose_slices, contour_figure, slice_png, write_overlay
+from brainseg.writers.overlay import (
+    axial_slices,
+    choose_slices,
+    contour_figure,
+    contour_grid,
+    slice_png,
+    write_overlay,
+)
 
 LPS = np.diag([-0.9, -0.9, 4.0, 1.0])
 
@@ -147,3 +154,16 @@ def test_contour_figure_has_the_pixels_aspect_and_needs_no_mask():
     empty = np.zeros((40, 20))
     tall, wide = (contour_figure(empty, empty, empty, "$title", aspect) for aspect in (1.0, 0.5))
     assert tall.get_figheight() - wide.get_figheight() == pytest.approx(4.0)
+
+
+def test_a_grid_shows_every_slice_with_both_contours():
+    image, mask = head()
+    slices = list(axial_slices(case_of(image, LPS), mask, np.roll(mask, 3, axis=0)))[6:9]
+    figure = contour_grid(slices, ["one", "two", "three"], columns=2)
+    assert [axes.get_title() for axes in figure.axes] == ["one", "two", "three"]
+    content = io.BytesIO()
+    figure.savefig(content, format="png", facecolor=figure.get_facecolor())
+    content.seek(0)
+    _, orange, cyan = colours(content)
+    assert len(orange) > 30
+    assert len(cyan) > 30
