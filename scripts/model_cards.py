@@ -120,7 +120,8 @@ def draw_worst(path: Path, data: Path, runs: Path, dice: Mapping[str, float]) ->
 
 
 def card(name: str, folds: Sequence[Path], figures: Mapping[str, Mapping[str, Any]]) -> str:
-    settings = tunables(name) | json.loads((folds[0] / "run.json").read_text())["settings"]
+    run = json.loads((folds[0] / "run.json").read_text())["settings"]
+    settings = tunables(name) | run
     words = ConfigParser.load_config_file(BUNDLES / "source" / "cards" / f"{name}.yaml")
     trained_on = json.loads((folds[0] / "models" / "training.json").read_text())["trained_on"]
     per_step = settings["batch_size"] * settings["slices_per_patient"]
@@ -151,7 +152,7 @@ def card(name: str, folds: Sequence[Path], figures: Mapping[str, Mapping[str, An
             coarse=f"{settings['coarse_share']:.0%}",
             folds=", ".join(numbers),
             fold_options="" if len(folds) == 5 else "".join(f" --fold {number}" for number in numbers),
-            settings=f"max_epochs={epochs} val_interval={epochs}",
+            settings=" ".join(f"{key}={json.dumps(value)}" for key, value in run.items()),
             rows=rows,
         )
     )
