@@ -174,7 +174,7 @@ def test_patient_without_a_dice_has_no_scalar_and_comes_last(tmp_path: Path) -> 
     assert review.PATIENT + "a" not in events.Tags()["scalars"]
     (table,) = events.Tensors(f"{review.TABLE}/text_summary")
     lines = table.tensor_proto.string_val[0].decode().splitlines()
-    assert lines[-2:] == ["| b | 1.000 | 100 | 100 | 0.991 |", "| a | - | 0 | 0 | - |"]
+    assert lines[-2:] == ["| b | 1.000 | 100 | 100 | 0.875 |", "| a | - | 0 | 0 | - |"]
 
 
 def test_settings_say_the_protocol(events) -> None:
