@@ -130,6 +130,7 @@ def train(run: Run, data: Path, *, weights: str | None = None, resume: bool = Fa
         "fold": run.fold,
         "checkpoint": str(newest_state(run.root)) if resume else "",
         "weights": str(_starting_weights(run.bundle, weights)) if weights else "",
+        **({"coarse_share": 0} if weights else {}),  # they know what half the resolution teaches
         **run.settings,
     }
     workflow = ConfigWorkflow(

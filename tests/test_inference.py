@@ -132,3 +132,13 @@ def test_a_slice_shares_with_its_neighbours_and_the_ends_with_themselves(bundle:
     data["pred"] = logits.expand(1, *data["image"].shape[1:])
     expected = torch.sigmoid(torch.tensor([1.0, -3.0, -1.5, 1.5]) / bundle.temperature)
     torch.testing.assert_close(torch.as_tensor(bundle.probability(data)["pred"][0, 32, 32]), expected)
+
+
+def test_a_head_on_few_of_many_slices_is_not_cut(bundle: Bundle) -> None:
+    case = marked((96, 96, 60), TIFF_AFFINE, None)
+    case.image[:] = 0
+    case.image[:, 12:-12, 12:-12, 28:36] = 100
+    case.image[:, 12:16, 12:-12, 28:36] = 250  # skin, which alone is bright through all slices
+    case.image[:, 76:84, 14:80, 28:29] = 200  # a tumour at the other rim
+    result = segment(case, replace(bundle, mask=_threshold_only))
+    np.testing.assert_array_equal(result.mask, case.image[1] >= 200)
