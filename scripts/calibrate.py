@@ -10,7 +10,10 @@ those that suit all of them; they belong into bundles/source/networks/<name>.yam
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +23,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import expit, logit
 from scipy.stats import spearmanr
 
-from brainseg.bundle import Bundle
+from brainseg.bundle import Bundle, open_bundle
 from brainseg.cli.progress import progress
 from brainseg.inference import segment
 from brainseg.measures import case_confidence, dice
@@ -54,16 +57,23 @@ def main() -> None:
             truth = read_ground_truth(patient) != 0
             logits = np.clip(logit(result.probability.astype(float)) * bundle.temperature, EDGES[0], EDGES[-1])
             counts.append([np.histogram(logits[part], EDGES)[0] for part in (truth, ~truth)])
-            scores.append([dice(clean(bundle, result.probability - t + bundle.threshold), truth) for t in THRESHOLDS])
+            scores.append([dice(clean(bundle, result.probability, t), truth) for t in THRESHOLDS])
             confidences.append(case_confidence(result.probability, result.mask))
             advance(patient.name)
     now = bundle.temperature
     print(report(member.what, np.array(counts, float), np.array(scores), np.array(confidences), now, bundle.threshold))
 
 
-def clean(bundle: Bundle, probability: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """The bundle's mask of a probability."""
-    mask: NDArray[np.uint8] = bundle.mask({"pred": MetaTensor(torch.from_numpy(probability)[None])})["pred"][0].numpy()
+@cache
+def cleaner(root: Path, threshold: float) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """The clean-up of the run at `root` with another threshold."""
+    return open_bundle(str(root), threshold=threshold).mask
+
+
+def clean(bundle: Bundle, probability: NDArray[np.float32], threshold: float) -> NDArray[np.uint8]:
+    """The bundle's mask of a probability, at another threshold."""
+    data = {"pred": MetaTensor(torch.from_numpy(probability)[None])}
+    mask: NDArray[np.uint8] = cleaner(bundle.root, float(threshold))(data)["pred"][0].numpy()
     return mask
 
 
