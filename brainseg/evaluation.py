@@ -114,9 +114,8 @@ def evaluate(
     what = ", ".join((" + ".join(member.what for member in members), *looks))
     predict = from_members(members, flair_alone=flair_alone, tta=tta)
     result = score_patients(known, predict, what=what, advance=step)
-    opened = {member.bundle.name: member.bundle for member in members if member.bundle}
-    told = [caution for one in opened.values() for caution in _cautions(one, known)]
-    return replace(result, cautions=(*cautions, *told))
+    told = [caution for member in members if member.bundle for caution in _cautions(member.bundle, known)]
+    return replace(result, cautions=tuple(dict.fromkeys((*cautions, *told))))
 
 
 def score_patients(

@@ -29,13 +29,13 @@ from brainseg.inference import segment
 from brainseg.measures import case_confidence, dice
 from brainseg.members import open_member
 from brainseg.readers import read_ground_truth, read_patient
+from brainseg.scores import UNDOUBTED
 from brainseg.study import find_patients
 
 Array = NDArray[np.float64]
 EDGES = np.linspace(-20, 20, 1601)  # of the logits
 MIDDLES = (EDGES[:-1] + EDGES[1:]) / 2
 THRESHOLDS = np.arange(0.2, 0.81, 0.05).round(2)
-UNDOUBTED = 0.01  # voxels below count in no figure, as in `brainseg evaluate`
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from monai.bundle import ConfigParser
 
 from brainseg.evaluation import from_members, score_patients
-from brainseg.members import open_member
+from brainseg.members import open_member, training_record
 from brainseg.study import find_patients
 from brainseg.train import tunables
 from brainseg.writers.overlay import contour_grid
@@ -63,9 +63,7 @@ def read(folder: Path) -> tuple[list[dict[str, str]], dict[str, Any]]:
 
 def write_patients(path: Path, folds: Sequence[Path], dice: Mapping[str, Mapping[str, float]]) -> None:
     fold_of = {
-        case: root.name.removeprefix("fold_")
-        for root in folds
-        for case in json.loads((root / "models" / "training.json").read_text())["validated_on"]
+        case: root.name.removeprefix("fold_") for root in folds for case in training_record(root)["validated_on"]
     }
     with path.open("w", newline="") as table:
         writer = csv.writer(table, lineterminator="\n")
@@ -91,7 +89,7 @@ def draw_dice(path: Path, dice: Mapping[str, Mapping[str, float]]) -> None:
 
 
 def draw_training(path: Path, folds: Sequence[Path]) -> None:
-    """Loss of the training slices, epoch by epoch."""
+    """Dice of the training slices, epoch by epoch."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     figure = Figure(figsize=(7, 2.2), layout="constrained")
@@ -123,7 +121,7 @@ def card(name: str, folds: Sequence[Path], figures: Mapping[str, Mapping[str, An
     run = json.loads((folds[0] / "run.json").read_text())["settings"]
     settings = tunables(name) | run
     words = ConfigParser.load_config_file(BUNDLES / "source" / "cards" / f"{name}.yaml")
-    trained_on = json.loads((folds[0] / "models" / "training.json").read_text())["trained_on"]
+    trained_on = training_record(folds[0])["trained_on"]
     per_step = settings["batch_size"] * settings["slices_per_patient"]
     epochs = settings["max_epochs"]
     rows = [
