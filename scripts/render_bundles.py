@@ -20,7 +20,7 @@ from monai.bundle import ConfigParser
 BUNDLES = Path(__file__).resolve().parents[1] / "bundles"
 SOURCE = BUNDLES / "source"
 PARTS = {
-    "train": ("base", "validate", "train"),
+    "train": ("base", "validate", "augment", "train"),
     "evaluate": ("base", "validate", "evaluate"),
     "inference": ("base", "inference"),
 }
@@ -40,6 +40,9 @@ TUNABLES = (
     "batch_size",
     "slices_per_patient",
     "window",
+    "canvas",
+    "cache_device",
+    "missing",
     "learning_rate",
     "ema_momentum",
     "val_interval",
