@@ -27,7 +27,7 @@ from brainseg.train import tunables
 
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLES = sorted(path.stem for path in (ROOT / "bundles" / "source" / "networks").glob("*.yaml"))
-# glibc gives the memory of every large tensor back and asks for it again; a CPU step is a tenth faster when it does not.
+# glibc gives the memory of every large tensor back and asks for it again; a CPU step is a tenth faster if it does not.
 KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": 2**32, "MALLOC_TRIM_THRESHOLD_": 2**32, "MALLOC_TOP_PAD_": 2**28}
 PROBE = ["max_epochs=4", "coarse_share=0.5", "val_interval=99"]
 
