@@ -67,7 +67,7 @@ def main() -> None:
         failed = [message for run in runs if (message := run.result())]
     for message in failed:
         print(message, file=sys.stderr)
-    print(table(args.data, args.out, bundles))
+    print(table(args.data, args.out, bundles, args.jobs))
     sys.exit(bool(failed))
 
 
@@ -111,30 +111,33 @@ def epochs_in(minutes: float, name: str, common: list[str], settings: list[str])
     return max(10, int(60 * minutes / seconds))
 
 
-def table(data: Path, out: Path, bundles: list[str]) -> str:
+def table(data: Path, out: Path, bundles: list[str], jobs: int) -> str:
     """Protocol E of what is trained: every bundle, FLAIR alone, and all of them together; written to OUT/table.md."""
     finished = [name for name in bundles if list((out / name).glob("fold_*/models/training.json"))]
     rows = [
         "| network | sequences | mean Dice | 95% interval | median | patients |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    for names in [[name] for name in finished] + ([finished] if len(finished) > 1 else []):
-        for looks in ([], ["--flair-alone"]):
-            folder = out / "scores" / "+".join(names) / ("flair_alone" if looks else "all_sequences")
-            members = [part for name in names for part in ("--bundle", str(out / name))]
-            brainseg(
-                ["evaluate", "--data", str(data), *members, *looks, "--out", str(folder), "-q"],
-                stdout=subprocess.DEVNULL,
-            )
-            dice = next(
-                f for f in json.loads((folder / "summary.json").read_text())["figures"] if f["metric"] == "Dice"
-            )
-            cells = [" + ".join(names), "FLAIR alone" if looks else "all three", f"{dice['value']:.3f}"]
-            cells += [f"{dice['low']:.3f} to {dice['high']:.3f}", f"{dice['median']:.3f}", str(dice["n"])]
-            rows.append(f"| {' | '.join(cells)} |")
+    groups = [[name] for name in finished] + ([finished] if len(finished) > 1 else [])
+    with ThreadPoolExecutor(jobs) as pool:
+        rows += pool.map(
+            lambda wanted: scored(data, out, *wanted), [(g, alone) for g in groups for alone in (False, True)]
+        )
     text = "\n".join(rows)
     (out / "table.md").write_text(text + "\n")
     return text
+
+
+def scored(data: Path, out: Path, names: list[str], flair_alone: bool) -> str:
+    """A row of the table: the mean of the probabilities of these networks' cross-validations."""
+    folder = out / "scores" / "+".join(names) / ("flair_alone" if flair_alone else "all_sequences")
+    members = [part for name in names for part in ("--bundle", str(out / name))]
+    looks = ["--flair-alone"] if flair_alone else []
+    brainseg(["evaluate", "--data", str(data), *members, *looks, "--out", str(folder), "-q"], stdout=subprocess.DEVNULL)
+    dice = next(f for f in json.loads((folder / "summary.json").read_text())["figures"] if f["metric"] == "Dice")
+    cells = [" + ".join(names), "FLAIR alone" if flair_alone else "all three", f"{dice['value']:.3f}"]
+    cells += [f"{dice['low']:.3f} to {dice['high']:.3f}", f"{dice['median']:.3f}", str(dice["n"])]
+    return f"| {' | '.join(cells)} |"
 
 
 def brainseg(arguments: list[str], **streams: int) -> subprocess.CompletedProcess[bytes]:
