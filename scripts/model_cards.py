@@ -36,9 +36,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of patients with masks")
     parser.add_argument("--runs", type=Path, required=True, help="what scripts/train_all.py wrote")
-    parser.add_argument("--bundle", action="append", help="again for more; all that were trained without it")
+    parser.add_argument("--bundle", action="append", help="again for more; all that ship weights without it")
     args = parser.parse_args()
-    for name in args.bundle or sorted(path.name for path in args.runs.iterdir() if (BUNDLES / path.name).is_dir()):
+    for name in args.bundle or sorted(
+        path.name for path in args.runs.iterdir() if (BUNDLES / path.name / "models").is_dir()
+    ):
         docs = BUNDLES / name / "docs"
         docs.mkdir(exist_ok=True)
         folds = sorted((args.runs / name).glob("fold_*"))

@@ -4,7 +4,9 @@
     python scripts/render_bundles.py           write configs, licence and metadata of every bundle
     python scripts/render_bundles.py --check   exit 1 if a committed bundle differs from its source
 
-Weights (models/) and model cards (docs/) are not rendered.
+Weights (models/) are not rendered, nor the model cards (docs/) of bundles that ship them: scripts/model_cards.py writes
+those from training runs. In networks/<name>.yaml `_meta_` is laid over metadata.json and `_train_` over train.json;
+`_module_` names a Python file of the source, which the bundle carries as <name>_network.py.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jinja2
 from monai.bundle import ConfigParser
 
 BUNDLES = Path(__file__).resolve().parents[1] / "bundles"
@@ -33,6 +36,7 @@ TUNABLES = (
     "output_dir",
     "checkpoint",
     "weights",
+    "pretrained_encoder",
     "fold",
     "folds",
     "max_epochs",
@@ -78,18 +82,33 @@ def config(name: str, kind: str) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for part in PARTS[kind]:
         merged = merge(merged, ConfigParser.load_config_file(SOURCE / f"{part}.yaml"))
-    network = ConfigParser.load_config_file(SOURCE / "networks" / f"{name}.yaml")
-    network.pop("_meta_")
-    if kind != "train":
-        network.pop("output_bias")
-    tunables = {key: merged.pop(key) for key in TUNABLES if key in merged}
+    network = own(name)
+    training = {"output_bias": network.pop("output_bias"), **network.pop("_train_", {})}
+    if kind == "train":
+        network = merge(network, training)
+    network = {key: value for key, value in network.items() if key not in ("_meta_", "_module_")}
+    tunables = {key: part.pop(key) for key in TUNABLES for part in (merged, network) if key in part}
     return {**tunables, **network, **merged}
 
 
+def own(name: str) -> dict[str, Any]:
+    """What `networks/<name>.yaml` says."""
+    content: dict[str, Any] = ConfigParser.load_config_file(SOURCE / "networks" / f"{name}.yaml")
+    return content
+
+
 def metadata(name: str) -> dict[str, Any]:
-    shared = ConfigParser.load_config_file(SOURCE / "metadata.yaml")
-    own = ConfigParser.load_config_file(SOURCE / "networks" / f"{name}.yaml")["_meta_"]
-    return merge(shared, own)
+    """The shared metadata with the network's own laid over it; a changelog of its own replaces the shared one."""
+    shared, words = ConfigParser.load_config_file(SOURCE / "metadata.yaml"), own(name)["_meta_"]
+    if "changelog" in words:
+        shared.pop("changelog")
+    return merge(shared, words)
+
+
+def untrained_card(name: str) -> str:
+    words = ConfigParser.load_config_file(SOURCE / "cards" / f"{name}.yaml")
+    template = jinja2.Environment(keep_trailing_newline=True, undefined=jinja2.StrictUndefined)
+    return template.from_string((SOURCE / "untrained.md.j2").read_text()).render(name=name, **words)
 
 
 def render(name: str) -> dict[str, str]:
@@ -103,7 +122,13 @@ def render(name: str) -> dict[str, str]:
         files[f"configs/{overlay}.json"] = text(ConfigParser.load_config_file(SOURCE / f"{overlay}.yaml"))
     files["configs/metadata.json"] = text(metadata(name))
     files["configs/logging.conf"] = (SOURCE / "logging.conf").read_text()
-    files["LICENSE"] = (SOURCE / "LICENSE").read_text()
+    if module := own(name).get("_module_"):
+        files[f"{name}_network.py"] = (SOURCE / f"{module}.py").read_text()
+    if (BUNDLES / name / "models" / "model.pt.sha256").is_file():
+        files["LICENSE"] = (SOURCE / "LICENSE").read_text()
+    else:
+        files["LICENSE"] = (SOURCE / "LICENSE.untrained").read_text()
+        files["docs/README.md"] = untrained_card(name)
     return files
 
 
