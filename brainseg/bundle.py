@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 DEFAULT = "residual_unet"
 RUN_FILE = "run.json"
 WEIGHTS = Path("models") / "model.pt"
+MANIFEST = Path("models") / "model.pt.sha256"
 TRAINING_FILE = Path("models") / "training.json"
+NO_WEIGHTS = "no weights shipped: train it"
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,11 @@ def shipped() -> dict[str, Path]:
     return {}
 
 
+def ships_weights(name: str) -> bool:
+    """Whether the shipped bundle of that name comes trained; one whose recorded weights were lost still counts."""
+    return any((shipped()[name] / part).is_file() for part in (WEIGHTS, MANIFEST))
+
+
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal; read in pieces, so that its size does not matter."""
     digest = hashlib.sha256()
@@ -86,7 +93,7 @@ def file_sha256(path: Path) -> str:
 
 def recorded_hash(root: Path) -> str | None:
     """The SHA-256 that a bundle's `models/model.pt.sha256` (sha256sum's format) or a run's `run.json` records."""
-    manifest = root / "models" / "model.pt.sha256"
+    manifest = root / MANIFEST
     if manifest.is_file():
         words = manifest.read_text(encoding="utf-8").split()
         return words[0] if words else None
@@ -136,7 +143,7 @@ def open_bundle(
         trust: evaluate the folder's own configs even if they are foreign. They can run any code.
 
     Raises:
-        UsageError: no such bundle or device.
+        UsageError: no such bundle or device, or a shipped bundle without weights.
         UntrustedBundleError: foreign configs, or weights that are damaged, missing or of another network.
     """
     try:
@@ -147,6 +154,10 @@ def open_bundle(
             raise
         root = configs = Path(name_or_path)
         name = root.resolve().name
+    if root == shipped().get(name) and not ships_weights(name):
+        trained = ", ".join(one for one in shipped() if ships_weights(one))
+        remedy = f"train it (brainseg train --bundle {name}) and give its run, or choose one of {trained}"
+        raise UsageError(name, "no weights shipped", remedy)
     chosen = choose_device(device)
     parser = read_config(configs, "inference")
     parser["device"] = chosen
@@ -259,13 +270,16 @@ def describe(name_or_path: str) -> dict[str, str]:
     name, root = locate(name_or_path)
     metadata = _plain_json(shipped()[name] / "configs" / "metadata.json")
     weights = root / WEIGHTS
-    size = f"{weights.stat().st_size / 1e6:.1f} MB, SHA-256 {file_sha256(weights)}" if weights.is_file() else "none"
+    if weights.is_file():
+        kept = f"{weights.stat().st_size / 1e6:.1f} MB, SHA-256 {file_sha256(weights)}"
+    else:
+        kept = "missing" if root != shipped()[name] or ships_weights(name) else NO_WEIGHTS
     return {
         "name": name,
         "description": str(metadata["description"]),
         "version": str(metadata["version"]),
-        "weights": size,
-        "licence": "configs Apache-2.0; weights CC BY-NC-SA 4.0 (not for commercial use)",
+        "weights": kept,
+        "licence": "code Apache-2.0; weights from the public set CC BY-NC-SA 4.0 (not for commercial use)",
         "use": str(metadata["intended_use"]),
         "folder": str(root),
     }

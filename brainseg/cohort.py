@@ -169,11 +169,11 @@ def _find(inputs: Sequence[Path], options: Options, stack: ExitStack) -> tuple[l
 
 
 def _open_bundles(options: Options) -> list[Bundle]:
-    from brainseg.bundle import DEFAULT, WEIGHTS, open_bundle, shipped
+    from brainseg.bundle import DEFAULT, open_bundle, shipped, ships_weights
 
     names = [options.bundle or DEFAULT]
     if options.ensemble:
-        names = [name for name, root in shipped().items() if (root / WEIGHTS).is_file()]
+        names = [name for name in shipped() if ships_weights(name)]
     return [
         open_bundle(name, device=options.device, threshold=options.threshold, trust=options.trust_bundle)
         for name in names

@@ -1,7 +1,8 @@
 """Trains a shipped bundle on a user's patients; what it leaves is a bundle itself, ready for `--bundle`.
 
-The work is the bundle's own (configs/train.json through MONAI's ConfigWorkflow); this module gives it patient-level
-folds, resumes it, and records what the weights come from.
+The work is the shipped bundle's own (configs/train.json through MONAI's ConfigWorkflow); this module gives it
+patient-level folds, resumes it, and records what the weights come from. The run's folder gets a copy of the bundle, so
+that MONAI can use it alone; brainseg itself runs the shipped one, on `--resume` too.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from brainseg import __version__
-from brainseg.bundle import RUN_FILE, TRAINING_FILE, WEIGHTS, file_sha256, shipped
+from brainseg.bundle import RUN_FILE, TRAINING_FILE, WEIGHTS, file_sha256, read_config, shipped, ships_weights
 from brainseg.datalist import monai_datalist, write_datalist
 from brainseg.errors import BrainsegError, InputError, UsageError
 from brainseg.study import Patient
@@ -84,10 +85,9 @@ def prepare(
     if not run.trained_on or not (run.validated_on or fold == ALL):
         raise InputError(data, "a fold or its complement has no patient with a mask", "check the folds and the masks")
     if not resume:
-        for part in ("configs", "docs"):
-            if (shipped()[name] / part).is_dir():
-                shutil.copytree(shipped()[name] / part, root / part, dirs_exist_ok=True)
-        shutil.copy(shipped()[name] / "LICENSE", root / "LICENSE")
+        shutil.copytree(
+            shipped()[name], root, dirs_exist_ok=True, ignore=shutil.ignore_patterns("models", "__pycache__")
+        )
         write_datalist(root / "datalist.json", listed)
         _record(run, weights_sha256=None)
     return run
@@ -117,13 +117,15 @@ def train(run: Run, data: Path, *, weights: str | None = None, resume: bool = Fa
         resume: go on from the newest training state that can be read.
 
     Raises:
-        UsageError: weights that are not there.
+        UsageError: weights that are not there, or that are not the encoder's.
         BrainsegError: training ended without weights (validation never came).
     """
     from monai.bundle import ConfigWorkflow
 
+    root = shipped()[run.bundle]
+    _check_encoder(root, run.settings.get("pretrained_encoder"))
     overrides = {
-        "bundle_root": str(run.root),
+        "bundle_root": str(root),
         "dataset_dir": str(data),
         "datalist": str(run.root / "datalist.json"),
         "output_dir": str(run.root),
@@ -134,7 +136,7 @@ def train(run: Run, data: Path, *, weights: str | None = None, resume: bool = Fa
         **run.settings,
     }
     workflow = ConfigWorkflow(
-        config_file=str(run.root / "configs" / "train.json"),
+        config_file=str(root / "configs" / "train.json"),
         logging_file=False,
         workflow_type="train",
         **overrides,
@@ -178,10 +180,26 @@ def _epoch(path: Path) -> int:
 
 
 def _starting_weights(name: str, weights: str) -> Path:
+    if weights == "shipped" and not ships_weights(name):
+        raise UsageError("--weights shipped", f"{name} ships none", "leave --weights out, or give a file")
     path = shipped()[name] / WEIGHTS if weights == "shipped" else Path(weights)
     if not path.is_file():
         raise UsageError(path, "no weights there", "give a file, or shipped")
     return path
+
+
+def _check_encoder(root: Path, pretrained: object) -> None:
+    """That a file given as `pretrained_encoder` fits the network, before anything else takes time."""
+    if not pretrained or pretrained == "imagenet":
+        return
+    parser = read_config(root, "train")
+    parser["pretrained_encoder"] = pretrained
+    try:
+        parser.get_parsed_content("network_def")
+    except RuntimeError as error:
+        if not isinstance(error.__cause__, ValueError):
+            raise
+        raise UsageError("pretrained_encoder", str(error.__cause__), "give such a file, or imagenet") from None
 
 
 def _record(run: Run, *, weights_sha256: str | None) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from brainseg.bundle import WEIGHTS, file_sha256, locate, open_bundle, shipped
+from brainseg import bundle as bundle_module
+from brainseg.bundle import WEIGHTS, describe, file_sha256, locate, open_bundle, shipped, ships_weights
 from brainseg.errors import UntrustedBundleError, UsageError
 
 NAME = "residual_unet"
@@ -29,11 +30,33 @@ def saved(state: object) -> bytes:
     return buffer.getvalue()
 
 
-def test_three_bundles_are_shipped() -> None:
-    assert list(shipped()) == ["attention_unet", "basic_unet", "residual_unet"]
+TRAINED = ["attention_unet", "basic_unet", "residual_unet"]
+UNTRAINED = ["resnet34_unet", "resnet50_attention_unet", "resnet50_unet"]
 
 
-@pytest.mark.parametrize("name", ["attention_unet", "basic_unet", "residual_unet"])
+def test_six_bundles_are_shipped_and_three_of_them_trained() -> None:
+    assert sorted(shipped()) == sorted(TRAINED + UNTRAINED)
+    assert [name for name in shipped() if ships_weights(name)] == TRAINED
+
+
+@pytest.mark.parametrize("name", UNTRAINED)
+def test_a_bundle_without_weights_is_refused_with_the_fix(name: str) -> None:
+    with pytest.raises(UsageError, match=f"{name}: no weights shipped; train it .*brainseg train --bundle {name}"):
+        open_bundle(name)
+
+
+def test_a_trained_bundle_whose_weights_were_lost_is_not_taken_for_an_untrained_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = shutil.copytree(shipped()[NAME], tmp_path / NAME)
+    (copy / WEIGHTS).unlink()
+    monkeypatch.setattr(bundle_module, "shipped", lambda: {NAME: copy})
+    assert describe(NAME)["weights"] == "missing"
+    with pytest.raises(UntrustedBundleError, match="no weights there"):
+        open_bundle(NAME)
+
+
+@pytest.mark.parametrize("name", TRAINED)
 def test_a_shipped_bundle_opens_with_the_weights_that_it_records(name: str) -> None:
     bundle = open_bundle(name, device="cpu")
     recorded = (shipped()[name] / "models" / "model.pt.sha256").read_text().split()[0]
@@ -53,7 +76,7 @@ def test_a_threshold_replaces_the_bundles_own() -> None:
 
 
 def test_an_unknown_name_is_a_usage_error() -> None:
-    with pytest.raises(UsageError, match="choose one of attention_unet, basic_unet, residual_unet"):
+    with pytest.raises(UsageError, match="choose one of attention_unet, basic_unet, residual_unet, resnet34_unet"):
         open_bundle("no_such_net")
 
 

@@ -6,13 +6,14 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
 
-from brainseg.bundle import shipped
+from brainseg.bundle import WEIGHTS, read_config, shipped, ships_weights
 
 ROOT = Path(__file__).resolve().parents[1]
 SCHEMA = Path(__file__).parent / "meta_schema.json"
@@ -51,7 +52,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module", params=NAMES)
-def trained(request: pytest.FixtureRequest, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(request: pytest.FixtureRequest, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A copy of a bundle in another folder, after an epoch of training from another working directory."""
     place = tmp_path_factory.mktemp(request.param)
     bundle = shutil.copytree(shipped()[request.param], place / "copy")
@@ -60,7 +61,8 @@ def trained(request: pytest.FixtureRequest, dataset: Path, tmp_path_factory: pyt
         "--dataset_dir", str(dataset), "--output_dir", str(place / "run"), "--folds", "2", "--max_epochs", "1",
         "--val_interval", "1", "--batch_size", "1", "--num_workers", "0", "--window", "[96, 96]",
     )  # fmt: skip
-    return bundle
+    yield bundle
+    shutil.rmtree(place)  # a state of the largest network is half a gigabyte
 
 
 def test_training_writes_weights_a_state_and_tensorboard_events(trained: Path) -> None:
@@ -142,6 +144,7 @@ def test_metadata_and_network_agree_with_each_other_and_the_specification(name: 
         net_id="network_def",
         meta_file=str(root / "configs" / "metadata.json"),
         config_file=str(root / "configs" / "inference.json"),
+        bundle_root=str(root),
         n=2,
     )
     metadata = json.loads((root / "configs" / "metadata.json").read_text())
@@ -152,18 +155,23 @@ def test_metadata_and_network_agree_with_each_other_and_the_specification(name: 
 def test_torchscript_from_monai_agrees_with_the_network(name: str, tmp_path: Path) -> None:
     import torch
 
-    from brainseg.bundle import open_bundle
-
     root = shipped()[name]
+    network = read_config(root, "inference").get_parsed_content("network_def").eval()
+    weights = root / WEIGHTS
+    if ships_weights(name):
+        network.load_state_dict(torch.load(weights, weights_only=True))
+    else:
+        weights = tmp_path / "fresh.pt"
+        torch.save(network.state_dict(), weights)
     script = tmp_path / "model.ts"
     monai_bundle(
-        tmp_path, "ckpt_export", "network_def", "--filepath", str(script),
-        "--ckpt_file", str(root / "models" / "model.pt"), "--meta_file", str(root / "configs" / "metadata.json"),
-        "--config_file", str(root / "configs" / "inference.json"),
+        tmp_path, "ckpt_export", "network_def", "--filepath", str(script), "--ckpt_file", str(weights),
+        "--meta_file", str(root / "configs" / "metadata.json"),
+        "--config_file", str(root / "configs" / "inference.json"), "--bundle_root", str(root),
     )  # fmt: skip
     image = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        expected = open_bundle(name, device="cpu").network(image)
+        expected = network(image)
         assert torch.allclose(torch.jit.load(str(script))(image), expected, atol=1e-5)
 
 

@@ -21,6 +21,9 @@ from brainseg.bundle import Bundle
 from brainseg.cli import main
 from brainseg.phantom import Phantom, make_phantom, write_phantom_dicom, write_phantom_nifti, write_phantom_tiff
 
+UNTRAINED = ["resnet34_unet", "resnet50_attention_unet", "resnet50_unet"]
+UNTRAINED_NOTE = "no weights shipped: train it"
+
 
 class Bright(torch.nn.Module):
     """Stands in for a network, so that the tests of the command line do not wait for one."""
@@ -74,9 +77,34 @@ def test_help_answers_in_under_half_a_second_without_heavy_imports() -> None:
         assert heavy not in loaded
 
 
-def test_bundle_list_prints_one_bare_name_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_bundle_list_prints_one_bare_name_a_line_and_beside_it_what_ships_untrained(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert brainseg("bundle", "list") == 0
-    assert capsys.readouterr().out == "attention_unet\nbasic_unet\nresidual_unet\n"
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == ["attention_unet", "basic_unet", "residual_unet"]
+    assert [line.split("  ") for line in lines[3:]] == [[name, f"({UNTRAINED_NOTE})"] for name in UNTRAINED]
+
+
+def test_bundle_verify_and_info_say_what_ships_untrained(capsys: pytest.CaptureFixture[str]) -> None:
+    assert brainseg("bundle", "verify", *UNTRAINED) == 0
+    assert capsys.readouterr().out.splitlines() == [f"{name}: {UNTRAINED_NOTE}" for name in UNTRAINED]
+    assert brainseg("bundle", "info", UNTRAINED[0]) == 0
+    assert f"weights      {UNTRAINED_NOTE}" in capsys.readouterr().out
+
+
+def test_a_bundle_without_weights_is_refused_in_one_line(
+    patients: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert brainseg("segment", patients, "--out", tmp_path / "out", "--bundle", UNTRAINED[0]) == 2
+    said = capsys.readouterr().err.strip()
+    assert said.startswith("error: resnet34_unet: no weights shipped; train it (brainseg train --bundle resnet34_unet)")
+    assert len(said.splitlines()) == 1
+
+
+def test_an_ensemble_is_of_those_that_ship_with_weights(patients: Path, tmp_path: Path) -> None:
+    assert brainseg("segment", patients / "nifti_one", "--out", tmp_path / "out", "--ensemble", "-q") == 0
+    assert "resnet" not in (tmp_path / "out" / "run.json").read_text()
 
 
 def test_three_formats_of_one_patient_give_the_same_mask(patients: Path, phantom: Phantom, tmp_path: Path) -> None:

@@ -16,11 +16,11 @@ def bundle() -> None:
 
 @bundle.command("list")
 def list_() -> None:
-    """The shipped bundles, one name a line."""
-    from brainseg.bundle import shipped
+    """The shipped bundles, one name a line, and beside it whether a bundle has yet to be trained."""
+    from brainseg.bundle import NO_WEIGHTS, shipped, ships_weights
 
     for name in shipped():
-        click.echo(name)
+        click.echo(name if ships_weights(name) else f"{name}  ({NO_WEIGHTS})")
 
 
 @bundle.command()
@@ -37,9 +37,12 @@ def info(name: str) -> None:
 @click.argument("names", nargs=-1)
 def verify(names: tuple[str, ...]) -> None:
     """Check the weights of NAMES (default: every shipped bundle) against their hashes, and load them."""
-    from brainseg.bundle import open_bundle, shipped
+    from brainseg.bundle import NO_WEIGHTS, open_bundle, shipped, ships_weights
 
     for name in names or tuple(shipped()):
+        if name in shipped() and not ships_weights(name):
+            click.echo(f"{name}: {NO_WEIGHTS}")
+            continue
         opened = open_bundle(name, device="cpu")
         click.echo(f"{name}: weights {opened.weights_sha256[:12]} are as recorded and fit the network")
 

@@ -15,7 +15,7 @@ FORMATS = ("nifti", "tiff")
 @click.argument("inputs", nargs=-1, required=True, type=any_path)
 @out_option
 @bundle_option
-@click.option("--ensemble", is_flag=True, help="Average all shipped bundles.")
+@click.option("--ensemble", is_flag=True, help="Average all bundles that ship with weights.")
 @click.option("--tta/--no-tta", default=False, show_default=True, help="Also look at the mirror image, twice the time.")
 @click.option("--threshold", type=click.FloatRange(0, 1), help="In place of the bundle's own.")
 @click.option("--pre", type=any_path, help="Pre-contrast T1 of the one patient in INPUT.")
