@@ -161,7 +161,7 @@ def test_gates_weigh_each_of_the_four_skip_connections() -> None:
         for gate in gates:
             torch.nn.init.constant_(gate.psi[1].bias, -100.0)
             closed = made(image)
-            assert not torch.allclose(open_, closed, atol=1e-4)
+            assert not torch.equal(open_, closed)
             open_ = closed
 
 
@@ -186,6 +186,23 @@ def test_weights_that_cannot_be_fetched_leave_noise_and_a_line_in_the_log(
     said = [record.getMessage() for record in caplog.records]
     assert said[0] == f"{asked[0][0]}: not to be had (no route to host); the encoder starts from scratch"
     assert len(said) == 3
+
+
+def test_training_goes_on_from_scratch_and_says_so_where_nothing_can_be_fetched(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def unreachable(*_: object, **__: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", unreachable)
+    code = brainseg(
+        "train", "--bundle", "resnet34_unet", "--data", data, "--out", tmp_path / "run", "--folds", data / "folds.json",
+        "--epochs", 1, "batch_size=1", "num_workers=0", "window=[64, 64]", "pretrained_encoder=imagenet",
+    )  # fmt: skip
+    assert code == 0
+    said = [line for line in capfd.readouterr().err.splitlines() if "scratch" in line]
+    assert len(said) == 1
+    assert said[0].endswith("not to be had (no route to host); the encoder starts from scratch")
 
 
 def test_fetched_weights_of_another_hash_are_not_taken(
