@@ -143,4 +143,6 @@ def _resampled(
     """Both means (2, r) of patients drawn again, the slices of each at `places`, in a new order."""
     random = np.random.default_rng(seed)
     draws = random.integers(0, len(places), (RESAMPLES, len(places)))
-    return np.array([means(random.permutation(np.concatenate([places[i] for i in drawn]))) for drawn in draws]).T
+    drawn = (np.concatenate([places[i] for i in draw]) for draw in draws)
+    result: Floats = np.array([means(random.permutation(slices)) for slices in drawn]).T
+    return result

@@ -20,6 +20,7 @@ from brainseg.writers.tables import write_json
 
 HELD_OUT = 0.05  # of the slices, for validation and again for test
 INFLATED = "slices of one patient lie on both sides of this split, so figures from it are inflated"
+NO_SLICES = "is no stack of TIFF slices, which alone are divided"
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def slice_names(patient: Patient) -> list[str]:
     if patient.problem is not None:
         raise patient.problem
     if patient.flair.layout != "tiff":
-        raise InputError(patient.path, "is no stack of TIFF slices, which alone are divided", "divide by patient")
+        raise InputError(patient.path, NO_SLICES, "divide by patient")
     return [f"{patient.name}/{file.name}" for file in patient.flair.files]
 
 
@@ -90,14 +91,16 @@ def write_split(path: Path, split: SliceSplit, *, seed: int) -> None:
 
 
 def training_slices(datalist: Mapping[str, Any], split: SliceSplit) -> dict[str, Any]:
-    """A datalist of TIFF patients (`datalist.monai_datalist`) with the training slices of `split` only.
+    """A datalist (`datalist.monai_datalist`) with the training slices of `split` only.
 
     Raises:
-        InputError: none of them is in the datalist.
+        InputError: patients that are not TIFF, or none of the slices is in the datalist.
     """
     known = set(split.training)
     items = []
     for item in datalist["training"]:
+        if isinstance(item["label"], str):
+            raise InputError(item["case"], NO_SLICES, "divide by patient")
         pairs = zip(item["image"], item["label"], strict=True)
         kept = [(image, label) for image, label in pairs if f"{item['case']}/{Path(image).name}" in known]
         if kept:
