@@ -76,12 +76,13 @@ def evaluate_slices(
     names = {patient.name: slice_names(patient) for patient in patients}
     everything = [name for own in names.values() for name in own]
     parts = read_split(split) if split else split_by_slice(everything, seed=SEED)
-    test = set(parts.test).intersection(everything)
+    training, test = set(parts.training).intersection(everything), set(parts.test).intersection(everything)
     if not test:
         raise InputError(split or data, "none of the test slices is there", "check the split against the file names")
     cautions = [INFLATED]
-    if len(test) < len(parts.test):
-        cautions.append(f"only {len(test)} of the {len(parts.test)} test slices are there")
+    for part, here, listed in (("training", training, parts.training), ("test", test, parts.test)):
+        if len(here) < len(listed):
+            cautions.append(f"only {len(here)} of the {len(listed)} {part} slices are there")
     subject = None
     chosen: Sequence[Patient] = [patient for patient in patients if test.intersection(names[patient.name])]
     if bundle is not None or predictions is not None:

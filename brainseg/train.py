@@ -78,6 +78,8 @@ def prepare(
     if (root / RUN_FILE).exists() != resume:
         cause = "holds no run to resume" if resume else "holds a run already"
         raise UsageError(root, cause, "leave --resume out" if resume else "pass --resume, or choose another folder")
+    if resume and _by_slice(root) != (split is not None):
+        raise UsageError("--split", "is not as it was when the run began", "resume with the options that it began with")
     listed = monai_datalist(patients, folds, base=data)
     if split is not None:
         listed = training_slices(listed, split)
@@ -192,6 +194,11 @@ def _starting_weights(name: str, weights: str) -> Path:
     return path
 
 
+def _by_slice(root: Path) -> bool:
+    """Whether the run at `root` trains on a split by slice."""
+    return bool(json.loads((root / RUN_FILE).read_text(encoding="utf-8")).get("by_slice"))
+
+
 def _record(run: Run, *, weights_sha256: str | None) -> None:
     content = {
         "brainseg": __version__,
@@ -199,5 +206,6 @@ def _record(run: Run, *, weights_sha256: str | None) -> None:
         "fold": run.fold,
         "settings": dict(run.settings),
         "weights_sha256": weights_sha256,
+        **({"by_slice": True} if run.by_slice else {}),
     }
     write_json(run.root / RUN_FILE, content)

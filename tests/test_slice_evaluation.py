@@ -100,8 +100,10 @@ def test_only_patients_with_test_slices_need_a_prediction(study: Path, split: Pa
     assert evaluate_slices(study, protocol="A", split=split, predictions=predictions).figures["mine"][0].n == 1
 
 
-def test_absent_test_slices_are_told_and_none_are_refused(study: Path, split: Path) -> None:
+def test_absent_slices_are_told_and_no_test_slice_is_refused(study: Path, split: Path) -> None:
     content = json.loads(split.read_text())
+    split.write_text(json.dumps(content | {"training": [*content["training"], "gone/gone_1.tif"]}))
+    assert "only 8 of the 9 training slices are there" in evaluate_slices(study, protocol="A", split=split).cautions
     split.write_text(json.dumps(content | {"test": [*content["test"], "gone/gone_1.tif"]}))
     assert "only 4 of the 5 test slices are there" in evaluate_slices(study, protocol="A", split=split).cautions
     split.write_text(json.dumps(content | {"test": ["gone/gone_1.tif"]}))
