@@ -147,8 +147,8 @@ def test_split_by_slice_trains_on_its_training_slices_and_is_never_shipped(
     assert sorted(image for item in listed for image in item["image"]) == training
     record = json.loads((run / "models" / "training.json").read_text())
     assert (record["trained_on"], record["validated_on"], record["by_slice"]) == (["p0", "p1", "p2"], [], True)
-    again = ("train", "--bundle", "residual_unet", "--data", data, "--out", run, "--resume", "--fold", -1)
-    assert brainseg(*again) == 2  # would forget that its slices were held out
+    again = ("--data", data, "--out", run, "--folds", data / "folds.json", "--fold", -1, "--resume")
+    assert brainseg("train", "--bundle", "residual_unet", *again) == 2  # would forget that its slices were held out
     assert "resume with the options that it began with" in capsys.readouterr().err
     code = brainseg(
         "evaluate", "--data", data, "--protocol", "A", "--split", split, "--bundle", run, "--out", tmp_path / "scores",
