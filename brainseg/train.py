@@ -19,6 +19,7 @@ from brainseg import __version__
 from brainseg.bundle import RUN_FILE, TRAINING_FILE, WEIGHTS, file_sha256, shipped
 from brainseg.datalist import monai_datalist, write_datalist
 from brainseg.errors import BrainsegError, InputError, UsageError
+from brainseg.slice_split import SliceSplit, training_slices
 from brainseg.study import Patient
 from brainseg.writers.tables import write_json
 
@@ -36,6 +37,7 @@ class Run:
         fold: fold that validates; `ALL` when every patient trains.
         trained_on, validated_on: case names.
         settings: the tunables given to train.json.
+        by_slice: trained on the training slices of a split by slice, for a comparison only and never to be shipped.
     """
 
     root: Path
@@ -44,6 +46,7 @@ class Run:
     trained_on: tuple[str, ...]
     validated_on: tuple[str, ...]
     settings: Mapping[str, Any]
+    by_slice: bool = False
 
 
 def prepare(
@@ -55,12 +58,16 @@ def prepare(
     *,
     fold: int = 0,
     settings: Mapping[str, Any] | None = None,
+    split: SliceSplit | None = None,
     resume: bool = False,
 ) -> Run:
     """Lays out `root` as a bundle with its own datalist, ready for `train`.
 
+    With `split` every patient trains (`fold` is `ALL`), on its training slices only.
+
     Raises:
         UsageError: no such bundle, fold or setting, or `root` holds a run already and `resume` is not given.
+        InputError: no patient to train or to validate on, or none of the slices of `split`.
     """
     known = tunables(name)
     if fold != ALL and not 0 <= fold < len(folds):
@@ -71,7 +78,11 @@ def prepare(
     if (root / RUN_FILE).exists() != resume:
         cause = "holds no run to resume" if resume else "holds a run already"
         raise UsageError(root, cause, "leave --resume out" if resume else "pass --resume, or choose another folder")
+    if resume and _by_slice(root) != (split is not None):
+        raise UsageError("--split", "is not as it was when the run began", "resume with the options that it began with")
     listed = monai_datalist(patients, folds, base=data)
+    if split is not None:
+        listed = training_slices(listed, split)
     items = listed["training"]
     run = Run(
         root=root,
@@ -80,6 +91,7 @@ def prepare(
         trained_on=tuple(item["case"] for item in items if item["fold"] != fold),
         validated_on=tuple(item["case"] for item in items if item["fold"] == fold),
         settings=dict(settings or {}),
+        by_slice=split is not None,
     )
     if not run.trained_on or not (run.validated_on or fold == ALL):
         raise InputError(data, "a fold or its complement has no patient with a mask", "check the folds and the masks")
@@ -146,10 +158,8 @@ def train(run: Run, data: Path, *, weights: str | None = None, resume: bool = Fa
     if not best.is_file():
         raise BrainsegError(run.root, "no validation in the epochs given, so no weights", "lower val_interval")
     _record(run, weights_sha256=file_sha256(best))
-    write_json(
-        run.root / TRAINING_FILE,
-        {"bundle": run.bundle, "fold": run.fold, "trained_on": run.trained_on, "validated_on": run.validated_on},
-    )
+    record = {"bundle": run.bundle, "fold": run.fold, "trained_on": run.trained_on, "validated_on": run.validated_on}
+    write_json(run.root / TRAINING_FILE, record | ({"by_slice": True} if run.by_slice else {}))
     return best
 
 
@@ -184,6 +194,11 @@ def _starting_weights(name: str, weights: str) -> Path:
     return path
 
 
+def _by_slice(root: Path) -> bool:
+    """Whether the run at `root` trains on a split by slice."""
+    return bool(json.loads((root / RUN_FILE).read_text(encoding="utf-8")).get("by_slice"))
+
+
 def _record(run: Run, *, weights_sha256: str | None) -> None:
     content = {
         "brainseg": __version__,
@@ -191,5 +206,6 @@ def _record(run: Run, *, weights_sha256: str | None) -> None:
         "fold": run.fold,
         "settings": dict(run.settings),
         "weights_sha256": weights_sha256,
+        **({"by_slice": True} if run.by_slice else {}),
     }
     write_json(run.root / RUN_FILE, content)
