@@ -51,7 +51,8 @@ class Competitor:
     Attributes:
         label: short name, unlike that of any other.
         what: what was scored, as its evaluation says.
-        protocol: a key of `evaluation.PROTOCOLS`.
+        protocol: its letter.
+        definition: of the protocol, in words.
         scores: by case name.
         cautions: what a reader of its scores must know.
         pictures: by case name, the slice with the largest tumour, with both contours; may lack any.
@@ -61,6 +62,7 @@ class Competitor:
     label: str
     what: str
     protocol: str
+    definition: str
     scores: Mapping[str, Score]
     cautions: tuple[str, ...] = ()
     pictures: Mapping[str, AxialSlice] | None = None

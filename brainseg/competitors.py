@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from brainseg.bundle import RUN_FILE, TRAINING_FILE, shipped
 from brainseg.comparison import Comparison, Competitor, Score, compare, notable, refuse_protocol_mix
-from brainseg.errors import InputError, MachineError, UsageError
+from brainseg.errors import BrainsegError, InputError, MachineError, UsageError
 from brainseg.evaluation import PICTURES, SCORES, SUMMARY, Advance, cautions_of, evaluate, write_evaluation
 from brainseg.members import finished_runs, training_record
 from brainseg.study.names import safe_name
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from brainseg.history import History
     from brainseg.writers.overlay import AxialSlice
 
+log = logging.getLogger(__name__)
 AGAIN = "score it again with brainseg evaluate"
 Progress = Callable[[str, int], Advance]
 
@@ -66,7 +68,7 @@ def compare_folders(
         if not scored[label]:
             _refuse_what_cannot_be_scored(argument, data)
     found = {label: read_scored(label, folders) for label, folders in scored.items() if folders}
-    waiting = [Competitor(label, "", "E", {}) for label in labels if label not in found]
+    waiting = [Competitor(label, "", "E", "", {}) for label in labels if label not in found]
     refuse_protocol_mix([*found.values(), *waiting])
     wanted = None if folds is None or fold is None else names_in_fold(read_folds(folds), fold)
     if wanted is not None:
@@ -109,7 +111,7 @@ def unique_labels(arguments: Sequence[str]) -> list[str]:
     for take in range(1, max(map(len, parts)) + 1):
         labels = ["/".join(part[-take:]) for part in parts]
         if len(set(labels)) == len(labels):
-            return ["".join(letter if letter.isprintable() else "?" for letter in label) for label in labels]
+            return [_one_line(label) for label in labels]
     twice = next(one for one, part in zip(arguments, parts, strict=True) if parts.count(part) > 1)
     raise UsageError(twice, "is given twice", "name each once")
 
@@ -134,19 +136,18 @@ def read_scored(label: str, folders: Sequence[Path]) -> Competitor:
             from brainseg.writers.pictures import read_pictures
 
             pictures |= read_pictures(folder / PICTURES)
-    competitors = [
-        Competitor(folder.name, str(summary.get("what", "")), str(summary["protocol"]), {})
-        for folder, summary in zip(folders, summaries, strict=True)
+    words = [
+        [_one_line(str(summary.get(key, ""))) for key in ("what", "protocol", "definition")] for summary in summaries
     ]
-    refuse_protocol_mix(competitors)
-    what = competitors[0].what
-    cautions = tuple(str(caution) for caution in summaries[0].get("cautions") or ())
+    refuse_protocol_mix([Competitor(folder.name, *said, {}) for folder, said in zip(folders, words, strict=True)])
+    what, protocol, definition = words[0]
+    cautions = tuple(_one_line(str(caution)) for caution in summaries[0].get("cautions") or ())
     if len(folders) > 1:
         what = f"{what}, cross-validated ({', '.join(folder.name for folder in folders)})"
         validated = [name for folder in folders for name in training_record(folder)["validated_on"]]
         cautions = cautions_of({"trained_on": (), "validated_on": validated}, list(scores))
     histories = tuple(history for folder in folders for history in _histories(str(folder)))
-    return Competitor(label, what, competitors[0].protocol, scores, cautions, pictures, histories)
+    return Competitor(label, what, protocol, definition, scores, cautions, pictures, histories)
 
 
 def _scored_folders(argument: str) -> list[Path]:
@@ -214,7 +215,11 @@ def _with_pictures(
     folder = Path(argument)
     if not missing or not ((folder / TRAINING_FILE).is_file() or finished_runs(folder)):
         return competitor
-    made = evaluate(data, bundle=argument, only=missing, device=device)
+    try:
+        made = evaluate(data, bundle=argument, only=missing, device=device)
+    except BrainsegError as error:  # the scores stand without them
+        log.warning("no pictures of %s: %s", competitor.label, error)
+        return competitor
     return replace(competitor, pictures={**(competitor.pictures or {}), **made.pictures})
 
 
@@ -265,6 +270,11 @@ def _score_of(cells: Mapping[str, str]) -> Score:
         unit=cells["unit"],
         true_voxels=int(cells["true_voxels"]),
     )
+
+
+def _one_line(text: str) -> str:
+    """`text` without what would break a line or a table."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _number(text: str) -> float:

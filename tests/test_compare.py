@@ -165,6 +165,13 @@ def test_pictures_that_a_run_lacks_are_made_where_the_data_is(made: Path, tmp_pa
     assert first["p1"].number == second["p1"].number
 
 
+def test_a_run_that_cannot_make_pictures_is_compared_without(made: Path, tmp_path: Path) -> None:
+    run = run_of(tmp_path / "run", made / "a", ["p1"])
+    (run / "models" / "model.pt").write_bytes(b"damaged")
+    result = compare_folders([str(made / "a"), str(run)], tmp_path / "out", data=made / "data")
+    assert result.competitors[1].pictures == {}
+
+
 def test_runs_that_score_one_patient_twice_are_refused(made: Path, tmp_path: Path) -> None:
     folders = [run_of(tmp_path / name, made / "a", ["p1"]) for name in ("x", "y")]
     with pytest.raises(InputError, match="p1 is scored in another run too"):

@@ -25,7 +25,9 @@ NAN, INFINITE = float("nan"), float("inf")
 
 def competitor(label: str, dice: dict[str, float], *, protocol: str = "E", **more: object) -> Competitor:
     given = {"hd95": 2.0, "volume_error": 1.0, "unit": "mm", "true_voxels": 100} | more
-    return Competitor(label, f"{label}, all", protocol, {case: Score(one, **given) for case, one in dice.items()})
+    return Competitor(
+        label, f"{label}, all", protocol, "by volume", {case: Score(one, **given) for case, one in dice.items()}
+    )
 
 
 def of(values: list[float], *, more_is_better: bool = True):

@@ -27,7 +27,7 @@ LONGEST_LABEL = 32
 def dice_figure(dice: NDArray[np.float64], labels: Sequence[str]) -> Figure:
     """Dice (competitors, patients): every other against the first, a dot a patient, then a box for each."""
     panels = len(labels)
-    across = min(MOST_ACROSS, panels)
+    across = 2 if panels == 4 else min(MOST_ACROSS, panels)
     down = math.ceil(panels / across)
     figure = _figure(across * PANEL, down * PANEL)
     low = _floor(dice)

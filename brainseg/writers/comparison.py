@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from brainseg.comparison import DICE, Comparison, Paired, differences, notable
-from brainseg.evaluation import PROTOCOLS
 from brainseg.statistics import LEVEL, RESAMPLES, bootstrap_mean
 from brainseg.writers.atomic import replacing
 from brainseg.writers.overlay import NOTICE, contour_grid, figure_png
@@ -62,13 +61,12 @@ def markdown(comparison: Comparison) -> str:
 
 
 def _said(comparison: Comparison) -> Iterator[str]:
-    protocol = comparison.competitors[0].protocol
-    count = len(comparison.cases)
+    first, count = comparison.competitors[0], len(comparison.cases)
     left_out = (
         f"{comparison.left_out} left out, of whom not all have scores" if comparison.left_out else "none left out"
     )
     yield f"{count} {'patient' if count == 1 else 'patients'} compared, {left_out}"
-    yield f"Protocol {protocol}: {PROTOCOLS.get(protocol, 'as its evaluation says')}"
+    yield f"Protocol {first.protocol}: {first.definition}"
     yield (
         f"Differences are the named one minus {comparison.labels[0]}, patient by patient; intervals: {LEVEL:.0%}, "
         f"patients resampled {RESAMPLES:,} times; p: Wilcoxon's signed-rank test without zeros, two-sided, none with "

@@ -30,7 +30,9 @@ def comparison(labels=("a", "b"), cases=("p1", "p2", "p3"), *, pictures=True, hi
     for k, label in enumerate(labels):
         scores = {case: Score(0.5 + 0.1 * i + 0.125 * k, 2.0, 3.0, "mm", 10) for i, case in enumerate(cases)}
         shown = {case: picture(k + 1) for case in cases} if pictures else {}
-        competitors.append(Competitor(label, f"{label} net", "E", scores, (), shown, histories if k == 0 else ()))
+        competitors.append(
+            Competitor(label, f"{label} net", "E", "by volume", scores, (), shown, histories if k == 0 else ())
+        )
     return compare(competitors)
 
 
@@ -60,6 +62,7 @@ def test_markdown_says_patients_protocol_and_differences(tmp_path):
     text = (tmp_path / "compare.md").read_text()
     assert text == markdown(made)
     assert "3 patients compared, none left out." in text
+    assert "Protocol E: by volume." in text
     assert "| b | b net | 0.725 | 0.625 to 0.825 | 0.725 | 3 | E |" in text
     assert "| Dice | b - a | +0.125 | +0.125 to +0.125 | +0.125 | - | 3 / 0 / 0 | 3 |" in text
 
@@ -71,7 +74,10 @@ def test_corrected_p_is_shown_for_three(tmp_path):
 
 def test_cautions_stand_in_table_and_page(tmp_path):
     made = comparison()
-    flattered = [*made.competitors[:1], Competitor("b", "b net", "E", made.competitors[1].scores, ("it saw them",))]
+    flattered = [
+        *made.competitors[:1],
+        Competitor("b", "b net", "E", "by volume", made.competitors[1].scores, ("it saw them",)),
+    ]
     made = compare(flattered)
     assert "Caution: b: it saw them." in markdown(made)
     assert '<p class="flag">b: it saw them</p>' in page_of(tmp_path, made)
