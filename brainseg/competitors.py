@@ -136,9 +136,7 @@ def read_scored(label: str, folders: Sequence[Path]) -> Competitor:
             from brainseg.writers.pictures import read_pictures
 
             pictures |= read_pictures(folder / PICTURES)
-    words = [
-        [_one_line(str(summary.get(key, ""))) for key in ("what", "protocol", "definition")] for summary in summaries
-    ]
+    words = [_words(summary) for summary in summaries]
     refuse_protocol_mix([Competitor(folder.name, *said, {}) for folder, said in zip(folders, words, strict=True)])
     what, protocol, definition = words[0]
     cautions = tuple(_one_line(str(caution)) for caution in summaries[0].get("cautions") or ())
@@ -240,6 +238,12 @@ def _summary(folder: Path) -> Mapping[str, Any]:
     if not isinstance(summary, dict) or not isinstance(summary.get("protocol"), str):
         raise InputError(path, "does not say by which protocol it was scored", AGAIN)
     return summary
+
+
+def _words(summary: Mapping[str, Any]) -> tuple[str, str, str]:
+    """What was scored, by which protocol, and what that means."""
+    what, protocol, definition = (_one_line(str(summary.get(key, ""))) for key in ("what", "protocol", "definition"))
+    return what, protocol, definition
 
 
 def _scores(path: Path) -> dict[str, Score]:

@@ -34,7 +34,7 @@ def dice_figure(dice: NDArray[np.float64], labels: Sequence[str]) -> Figure:
     for k in range(1, panels):
         axes = figure.add_subplot(down, across, k)
         axes.plot([low, 1], [low, 1], color=FAINT, linewidth=0.8, zorder=1)
-        axes.scatter(dice[0], dice[k], s=22, color=_colour(k), alpha=0.75, linewidths=0, zorder=2)
+        axes.scatter(dice[0], dice[k], s=22, color=_colour(k), alpha=0.75, linewidths=0, zorder=2, clip_on=False)
         axes.set(xlim=(low, 1), ylim=(low, 1), aspect="equal")
         axes.set_xlabel(f"Dice of {_short(labels[0])}", parse_math=False, color=_colour(0))
         axes.set_ylabel(f"Dice of {_short(labels[k])}", parse_math=False, color=_colour(k))
@@ -50,8 +50,8 @@ def history_figure(histories: Mapping[str, Sequence[History]]) -> Figure:
     for k, runs in enumerate(histories.values()):
         for run in runs:
             style: dict[str, Any] = {"color": _colour(k), "alpha": 0.85, "linewidth": 1.2}
-            loss.plot(*run.loss.T, **style)
-            dice.plot(*run.dice.T, marker="o", markersize=3, **style)
+            loss.plot(*run.loss.T, marker="o" if len(run.loss) == 1 else None, markersize=3, **style)
+            dice.plot(*run.dice.T, marker="o", markersize=3, clip_on=False, **style)
     loss.set_ylabel("training loss")
     dice.set_ylabel("validation Dice, mean of patients")
     reached = [run.dice[:, 1] for runs in histories.values() for run in runs]
@@ -77,7 +77,7 @@ def _boxes(axes: Axes, dice: NDArray[np.float64], labels: Sequence[str], low: fl
         for part in (*boxes["whiskers"][2 * k : 2 * k + 2], *boxes["caps"][2 * k : 2 * k + 2]):
             part.set(color=_colour(k))
         boxes["medians"][k].set(color=_colour(k), linewidth=2)
-        axes.scatter(place + aside, dice[k], s=9, color=_colour(k), alpha=0.7, linewidths=0)
+        axes.scatter(place + aside, dice[k], s=9, color=_colour(k), alpha=0.7, linewidths=0, clip_on=False)
     axes.set(xlim=(0.5, len(labels) + 0.5), ylim=(low, 1))
     axes.set_xticks(places, [_short(label) for label in labels], parse_math=False)
     if max(map(len, labels)) * len(labels) > 36:
