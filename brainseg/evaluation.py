@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,13 +18,13 @@ from brainseg.statistics import LEVEL, RESAMPLES, Figure, global_dice, mean_figu
 from brainseg.study import Patient, find_patients
 
 if TYPE_CHECKING:
-    from brainseg.bundle import Bundle
     from brainseg.members import Member
     from brainseg.writers.overlay import AxialSlice
 
 Array = NDArray[Any]
 Predictor = Callable[[Case], tuple[Array, Array | None]]
 Advance = Callable[[str], None]
+SCORES, SUMMARY, PICTURES = "per_patient.csv", "summary.json", "pictures.npz"  # what an evaluation leaves
 SAME_GRID_MM = 0.01  # affines are rounded to single precision in NIfTI
 
 
@@ -76,6 +76,7 @@ def evaluate(
     fold: int | None = None,
     flair_alone: bool = False,
     tta: bool = False,
+    only: Collection[str] | None = None,
     device: str = "auto",
     advance: Callable[[int], Advance] | None = None,
 ) -> Evaluation:
@@ -91,6 +92,7 @@ def evaluate(
         fold: see `folds`.
         flair_alone: give the network FLAIR in place of the other sequences.
         tta: average with the mirror image.
+        only: score no patients but those of these names.
         device: where the network runs.
         advance: called with the number of patients, gives a function to call after each.
 
@@ -118,6 +120,10 @@ def evaluate(
         patients = in_fold(patients, parts, fold)
         if len(patients) < len(parts[fold]):
             cautions = (f"only {len(patients)} of the {len(parts[fold])} patients of fold {fold} are there",)
+    if only is not None:
+        patients = [patient for patient in patients if patient.name in only]
+        if not patients:
+            raise InputError(data, "no patient to score is there", "give the data that the others were scored on")
     refuse_unreadable(patients, data)
     subject = open_subject(
         patients, data, bundle=bundle, predictions=predictions, flair_alone=flair_alone, tta=tta, device=device
@@ -157,7 +163,7 @@ def open_subject(
     """
     if predictions is not None:
         return Subject(predictions.resolve().name, from_folder(predictions), tuple(patients))
-    from brainseg.members import open_member
+    from brainseg.members import open_member, training_record
 
     members = [open_member(one, device=device) for one in ([bundle] if isinstance(bundle, str) else bundle or ())]
     known = [patient for patient in patients if all(member.of(patient.name) for member in members)]
@@ -166,7 +172,10 @@ def open_subject(
     looks = ("FLAIR alone" if flair_alone else "all sequences", *(("mirrored too",) if tta else ()))
     what = ", ".join((" + ".join(member.what for member in members), *looks))
     predict = from_members(members, flair_alone=flair_alone, tta=tta)
-    told = [caution for member in members if member.bundle for caution in _cautions(member.bundle, known)]
+    names = [patient.name for patient in known]
+    told = [
+        one for member in members if member.bundle for one in cautions_of(training_record(member.bundle.root), names)
+    ]
     return Subject(what, predict, tuple(known), tuple(dict.fromkeys(told)))
 
 
@@ -276,29 +285,30 @@ def review_run(
     The validation patients chose the weights, which `cautions` says: figures of protocol E they are not quite.
     """
     from brainseg.bundle import open_bundle
-    from brainseg.members import Member
+    from brainseg.members import Member, training_record
 
     bundle = open_bundle(str(root))
     predict = from_members([Member(bundle.name, bundle, {})])
     result = score_patients(patients, predict, what=f"{bundle.name}, all sequences", advance=advance)
-    result = replace(result, cautions=_cautions(bundle, patients))
+    told = cautions_of(training_record(bundle.root), [patient.name for patient in patients])
+    result = replace(result, cautions=told)
     write_evaluation(result, root, settings={"bundle": bundle.name, **(settings or {})})
     return result
 
 
 def write_evaluation(evaluation: Evaluation, out: Path, *, settings: dict[str, Any] | None = None) -> None:
-    """Writes per_patient.csv, summary.json, summary.md and TensorBoard events to `out`."""
+    """Writes per_patient.csv, pictures.npz, summary.json, summary.md and TensorBoard events to `out`."""
     from brainseg.review import write_review
     from brainseg.writers.atomic import replacing
+    from brainseg.writers.pictures import write_pictures
     from brainseg.writers.tables import write_json, write_table
 
     out.mkdir(parents=True, exist_ok=True)
     columns = [name for name in CaseScores.__dataclass_fields__ if name not in _ARRAYS]
-    write_table(
-        out / "per_patient.csv", columns, [[getattr(one, name) for name in columns] for one in evaluation.scores]
-    )
+    write_table(out / SCORES, columns, [[getattr(one, name) for name in columns] for one in evaluation.scores])
+    write_pictures(out / PICTURES, evaluation.pictures)
     write_json(
-        out / "summary.json",
+        out / SUMMARY,
         {
             "protocol": evaluation.protocol,
             "definition": PROTOCOLS[evaluation.protocol],
@@ -337,13 +347,11 @@ def cell(value: float | None) -> str:
     return "" if value is None else "-" if np.isnan(value) else "infinite" if np.isinf(value) else f"{value:.3f}"
 
 
-def _cautions(bundle: Bundle, patients: Sequence[Patient]) -> tuple[str, ...]:
-    from brainseg.members import training_record
-
-    record = training_record(bundle.root)
+def cautions_of(record: Mapping[str, Sequence[str]], patients: Sequence[str]) -> tuple[str, ...]:
+    """What must be said of figures over `patients`, by a training record's `trained_on` and `validated_on`."""
     cautions = []
     for key, did in (("trained_on", "trained the network"), ("validated_on", "chose the weights among the epochs")):
-        known = len({patient.name for patient in patients} & set(record[key]))
+        known = len(set(patients) & set(record[key]))
         if known:
             cautions.append(f"{known} of these {len(patients)} patients {did}, so the figures flatter it")
     return tuple(cautions)

@@ -213,7 +213,7 @@ def mean_figure(name: str, values: Sequence[float], seed: int) -> Figure:
     if finite.size < defined.size:
         note = f"{defined.size - finite.size} of {defined.size} infinite (one mask empty)"
         note += f", mean of the others {finite.mean():.3f}" if finite.size else ""
-    return Figure(name, float(defined.mean()), low, high, _quantile(defined, 0.5), len(defined), note)
+    return Figure(name, float(defined.mean()), low, high, quantile(defined, 0.5), len(defined), note)
 
 
 def ratio_figure(name: str, part: Floats, whole: Floats, seed: int) -> Figure:
@@ -245,10 +245,10 @@ def _resampled(statistic: Callable[[Floats], Floats], n: int, seed: int) -> tupl
 
 def interval(values: Floats) -> tuple[float, float]:
     """95% percentile interval of resampled `values` (r,); NaN of nothing."""
-    return _quantile(values, (1 - LEVEL) / 2), _quantile(values, (1 + LEVEL) / 2)
+    return quantile(values, (1 - LEVEL) / 2), quantile(values, (1 + LEVEL) / 2)
 
 
-def _quantile(values: Floats, q: float) -> float:
+def quantile(values: Floats, q: float) -> float:
     """Linear between neighbours, as numpy's, but infinite where a neighbour is; NaN of nothing."""
     if not values.size:
         return float("nan")
