@@ -6,6 +6,7 @@ protocols do not compare.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -34,33 +35,21 @@ PROTOCOLS = {
 }
 BY_SLICE = ("A", "B")
 
-# random.seed(42); random.sample(sorted(names), 10) of the 110 patients of the public set, in that order.
-TEN = (
-    "TCGA_HT_7616_19940813",
-    "TCGA_CS_6668_20011025",
-    "TCGA_CS_4944_20010208",
-    "TCGA_HT_7879_19981009",
-    "TCGA_DU_7014_19860618",
-    "TCGA_DU_6408_19860521",
-    "TCGA_DU_6404_19850629",
-    "TCGA_DU_5851_19950428",
-    "TCGA_CS_6667_20011105",
-    "TCGA_HT_7692_19960724",
-)
+COMPLETE = 110  # patients of the public set, out of whom D's ten are drawn
+SEED, DRAWN = 42, 10
 
 
 def ten_of(patients: Sequence[Patient], data: Path) -> list[Patient]:
-    """Protocol D's ten patients among those of `data`.
+    """Protocol D's ten patients: `random.seed(42); random.sample(sorted(names), 10)` of the complete public set.
 
     Raises:
-        InputError: not all of them are there; a figure of nine is not one of protocol D.
+        InputError: `data` does not hold 110 patients; a sample of fewer is another sample.
     """
-    chosen = [patient for patient in patients if patient.name in TEN]
-    if len(chosen) < len(TEN):
-        absent = min(set(TEN) - {patient.name for patient in chosen})
-        cause = f"holds {len(chosen)} of the ten patients of protocol D (not {absent})"
-        raise InputError(data, cause, "give the complete public set of 110 patients, or take --protocol E")
-    return chosen
+    if len(patients) != COMPLETE:
+        cause = f"holds {len(patients)} patients; protocol D draws its ten out of {COMPLETE}"
+        raise InputError(data, cause, "give the complete public set, or take --protocol E")
+    chosen = set(random.Random(SEED).sample(sorted(patient.name for patient in patients), DRAWN))
+    return [patient for patient in patients if patient.name in chosen]
 
 
 def volume_of_d(
