@@ -197,7 +197,7 @@ def test_split_by_slice_warns_and_evaluate_reads_it(
     [
         (["evaluate", "--protocol", "A", "--fold", 0, "--out", "x", "--data"], "has no folds of patients"),
         (["evaluate", "--split", __file__, "--out", "x", "--data"], "protocol E scores whole patients"),
-        (["evaluate", "--protocol", "D", "--predictions", ".", "--out", "x", "--data"], "holds 0 of the ten"),
+        (["evaluate", "--protocol", "D", "--predictions", ".", "--out", "x", "--data"], "draws its ten out of 110"),
         (["data", "split", "--by", "slice", "--folds", 5, "--out", "x"], "leave it out with --by slice"),
         (["train", "--bundle", "basic_unet", "--split", __file__, "--out", "x", "--data"], "not a split of slices"),
     ],
