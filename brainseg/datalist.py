@@ -76,15 +76,25 @@ def write_folds(path: Path, folds: Sequence[Sequence[str]]) -> None:
     write_json(path, {"about": about, "folds": [list(fold) for fold in folds]})
 
 
+def names_in_fold(folds: Sequence[Sequence[str]], fold: int) -> set[str]:
+    """The names of one fold.
+
+    Raises:
+        UsageError: no such fold.
+    """
+    if not 0 <= fold < len(folds):
+        raise UsageError("--fold", f"there is no fold {fold}", f"give 0 to {len(folds) - 1}")
+    return set(folds[fold])
+
+
 def in_fold(patients: Sequence[Patient], folds: Sequence[Sequence[str]], fold: int) -> list[Patient]:
     """The patients of one fold, in their own order.
 
     Raises:
         UsageError: no such fold, or none of its patients is there.
     """
-    if not 0 <= fold < len(folds):
-        raise UsageError("--fold", f"there is no fold {fold}", f"give 0 to {len(folds) - 1}")
-    chosen = [patient for patient in patients if patient.name in set(folds[fold])]
+    names = names_in_fold(folds, fold)
+    chosen = [patient for patient in patients if patient.name in names]
     if not chosen:
         raise UsageError("--fold", f"no patient of fold {fold} is there", "check --folds against the folder names")
     return chosen

@@ -1,8 +1,8 @@
-"""Protocol E: a bundle, or masks that exist, against known masks, patient by patient."""
+"""Protocols C, D and E: a bundle, or masks that exist, against known masks, patient by patient."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,21 +12,19 @@ from numpy.typing import NDArray
 
 from brainseg.case import FLAIR, Case
 from brainseg.errors import InputError, UsageError
+from brainseg.protocols import BY_SLICE, PROTOCOLS, ten_of, volume_of_d
 from brainseg.scores import CaseScores, score_case
-from brainseg.statistics import LEVEL, RESAMPLES, Figure, summarise
+from brainseg.statistics import LEVEL, RESAMPLES, Figure, global_dice, mean_figure, summarise
 from brainseg.study import Patient, find_patients
 
 if TYPE_CHECKING:
-    from brainseg.bundle import Bundle
     from brainseg.members import Member
     from brainseg.writers.overlay import AxialSlice
 
-PROTOCOLS = {
-    "E": "whole patients, all slices, native grid, threshold fixed beforehand; one hard Dice a patient volume",
-}
 Array = NDArray[Any]
 Predictor = Callable[[Case], tuple[Array, Array | None]]
 Advance = Callable[[str], None]
+SCORES, SUMMARY, PICTURES = "per_patient.csv", "summary.json", "pictures.npz"  # what an evaluation leaves
 SAME_GRID_MM = 0.01  # affines are rounded to single precision in NIfTI
 
 
@@ -51,15 +49,34 @@ class Evaluation:
     cautions: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Subject:
+    """What is scored.
+
+    Attributes:
+        what: its name, and on which sequences.
+        predict: gives mask and probability of a case.
+        patients: those that it has an opinion on.
+        cautions: what a reader of its figures must know.
+    """
+
+    what: str
+    predict: Predictor
+    patients: tuple[Patient, ...]
+    cautions: tuple[str, ...] = ()
+
+
 def evaluate(
     data: Path,
     *,
+    protocol: str = "E",
     bundle: str | Sequence[str] | None = None,
     predictions: Path | None = None,
     folds: Path | None = None,
     fold: int | None = None,
     flair_alone: bool = False,
     tta: bool = False,
+    only: Collection[str] | None = None,
     device: str = "auto",
     advance: Callable[[int], Advance] | None = None,
 ) -> Evaluation:
@@ -67,6 +84,7 @@ def evaluate(
 
     Args:
         data: folder of patients.
+        protocol: "C", "D" or "E"; A and B are `slice_evaluation.evaluate_slices`.
         bundle: name or folder of a bundle; or a folder of runs of `brainseg train`, one a fold, each for the patients
             that it did not train on; or several of these, whose probabilities are averaged; or
         predictions: folder that `brainseg segment` wrote: `<case>/mask.nii.gz`, and probabilities where saved.
@@ -74,54 +92,105 @@ def evaluate(
         fold: see `folds`.
         flair_alone: give the network FLAIR in place of the other sequences.
         tta: average with the mirror image.
+        only: score no patients but those of these names.
         device: where the network runs.
         advance: called with the number of patients, gives a function to call after each.
 
     Raises:
-        UsageError: neither or both of `bundle` and `predictions`, or only one of `folds` and `fold`.
+        UsageError: neither or both of `bundle` and `predictions`, only one of `folds` and `fold`, or a protocol that
+            has other patients.
         InputError: no patient has a mask, one cannot be read, or a prediction is missing or lies on another grid.
     """
     from brainseg.datalist import in_fold, read_folds
 
+    if protocol in BY_SLICE:
+        raise UsageError("--protocol", f"{protocol} scores slices, not patients", "call evaluate_slices")
     if (bundle is None) == (predictions is None):
         raise UsageError("--bundle, --predictions", "one of the two says what to score", "give one")
     if (folds is None) != (fold is None):
         raise UsageError("--folds, --fold", "one without the other says nothing", "give both, or none")
+    if protocol == "D" and folds is not None:
+        raise UsageError("--folds", "protocol D has ten patients of its own", "leave --folds and --fold out")
     patients = [patient for patient in find_patients(data) if patient.masks or patient.problem]
     cautions: tuple[str, ...] = ()
+    if protocol == "D":
+        patients = ten_of(patients, data)
     if folds is not None and fold is not None:
         parts = read_folds(folds)
         patients = in_fold(patients, parts, fold)
         if len(patients) < len(parts[fold]):
             cautions = (f"only {len(patients)} of the {len(parts[fold])} patients of fold {fold} are there",)
+    if only is not None:
+        patients = [patient for patient in patients if patient.name in only]
+        if not patients:
+            raise InputError(data, "no patient to score is there", "give the data that the others were scored on")
+    refuse_unreadable(patients, data)
+    subject = open_subject(
+        patients, data, bundle=bundle, predictions=predictions, flair_alone=flair_alone, tta=tta, device=device
+    )
+    step = advance(len(subject.patients)) if advance else _silent
+    result = score_patients(subject.patients, subject.predict, what=subject.what, protocol=protocol, advance=step)
+    return replace(result, cautions=(*cautions, *subject.cautions))
+
+
+def refuse_unreadable(patients: Sequence[Patient], data: Path) -> None:
+    """Refuses `patients` before hours of work on them.
+
+    Raises:
+        InputError: there are none, or one cannot be read.
+    """
     if not patients:
         raise InputError(data, "no patient there has a mask", "give a folder of patients with masks")
     for problem in (patient.problem for patient in patients):
-        if problem is not None:  # before hours of work on the others
+        if problem is not None:
             raise problem
+
+
+def open_subject(
+    patients: Sequence[Patient],
+    data: Path,
+    *,
+    bundle: str | Sequence[str] | None,
+    predictions: Path | None,
+    flair_alone: bool = False,
+    tta: bool = False,
+    device: str = "auto",
+) -> Subject:
+    """What predicts `patients` of `data`; arguments as for `evaluate`.
+
+    Raises:
+        InputError: there is no opinion on any of them.
+    """
     if predictions is not None:
-        step = advance(len(patients)) if advance else _silent
-        result = score_patients(patients, from_folder(predictions), what=predictions.resolve().name, advance=step)
-        return replace(result, cautions=cautions)
-    from brainseg.members import open_member
+        return Subject(predictions.resolve().name, from_folder(predictions), tuple(patients))
+    from brainseg.members import open_member, training_record
 
     members = [open_member(one, device=device) for one in ([bundle] if isinstance(bundle, str) else bundle or ())]
     known = [patient for patient in patients if all(member.of(patient.name) for member in members)]
     if not known:
         raise InputError(data, "no patient there is validated by these runs", "give the data that they were trained on")
-    step = advance(len(known)) if advance else _silent
     looks = ("FLAIR alone" if flair_alone else "all sequences", *(("mirrored too",) if tta else ()))
     what = ", ".join((" + ".join(member.what for member in members), *looks))
     predict = from_members(members, flair_alone=flair_alone, tta=tta)
-    result = score_patients(known, predict, what=what, advance=step)
-    told = [caution for member in members if member.bundle for caution in _cautions(member.bundle, known)]
-    return replace(result, cautions=tuple(dict.fromkeys((*cautions, *told))))
+    names = [patient.name for patient in known]
+    told = [
+        one for member in members if member.bundle for one in cautions_of(training_record(member.bundle.root), names)
+    ]
+    return Subject(what, predict, tuple(known), tuple(dict.fromkeys(told)))
 
 
 def score_patients(
-    patients: Sequence[Patient], predict: Predictor, *, what: str, advance: Advance | None = None
+    patients: Sequence[Patient],
+    predict: Predictor,
+    *,
+    what: str,
+    protocol: str = "E",
+    advance: Advance | None = None,
 ) -> Evaluation:
-    """Protocol E over `patients`, each read, predicted and scored in turn; keeps one slice of each."""
+    """Protocol C, D or E over `patients`, each read, predicted and scored in turn; keeps one slice of each.
+
+    All three give a patient's scores as E has them, D after its own cuts of the volume; the figures are the protocol's.
+    """
     from brainseg.readers import read_ground_truth, read_patient
     from brainseg.writers.overlay import axial_slices
 
@@ -129,15 +198,26 @@ def score_patients(
     pictures = {}
     for patient in patients:
         case = read_patient(patient, force=True)
-        truth = read_ground_truth(patient)
-        if truth is None:
+        known = read_ground_truth(patient)
+        if known is None:
             raise InputError(patient.path, "has no mask", "evaluate patients with masks")
+        truth: Array = known
         mask, probability = predict(case)
+        if protocol == "D":
+            case, truth, mask, probability = volume_of_d(case, truth, mask, probability)
         score = score_case(patient.name, truth, mask, probability, case.affine, case.spacing_mm)
         scores.append(score)
         pictures[patient.name] = _alone(max(axial_slices(case, mask, truth), key=_tumour))
         (advance or _silent)(f"{patient.name}: Dice {score.dice:.3f}")
-    return Evaluation("E", what, tuple(scores), pictures, tuple(summarise(scores)))
+    return Evaluation(protocol, what, tuple(scores), pictures, _figures(scores, protocol))
+
+
+def _figures(scores: Sequence[CaseScores], protocol: str) -> tuple[Figure, ...]:
+    if protocol == "C":
+        return (global_dice(scores),)
+    if protocol == "D":
+        return (mean_figure("Dice", [one.dice for one in scores], seed=0),)
+    return tuple(summarise(scores))
 
 
 def from_members(members: Sequence[Member], *, flair_alone: bool = False, tta: bool = False) -> Predictor:
@@ -205,29 +285,30 @@ def review_run(
     The validation patients chose the weights, which `cautions` says: figures of protocol E they are not quite.
     """
     from brainseg.bundle import open_bundle
-    from brainseg.members import Member
+    from brainseg.members import Member, training_record
 
     bundle = open_bundle(str(root))
     predict = from_members([Member(bundle.name, bundle, {})])
     result = score_patients(patients, predict, what=f"{bundle.name}, all sequences", advance=advance)
-    result = replace(result, cautions=_cautions(bundle, patients))
+    told = cautions_of(training_record(bundle.root), [patient.name for patient in patients])
+    result = replace(result, cautions=told)
     write_evaluation(result, root, settings={"bundle": bundle.name, **(settings or {})})
     return result
 
 
 def write_evaluation(evaluation: Evaluation, out: Path, *, settings: dict[str, Any] | None = None) -> None:
-    """Writes per_patient.csv, summary.json, summary.md and TensorBoard events to `out`."""
+    """Writes per_patient.csv, pictures.npz, summary.json, summary.md and TensorBoard events to `out`."""
     from brainseg.review import write_review
     from brainseg.writers.atomic import replacing
+    from brainseg.writers.pictures import write_pictures
     from brainseg.writers.tables import write_json, write_table
 
     out.mkdir(parents=True, exist_ok=True)
     columns = [name for name in CaseScores.__dataclass_fields__ if name not in _ARRAYS]
-    write_table(
-        out / "per_patient.csv", columns, [[getattr(one, name) for name in columns] for one in evaluation.scores]
-    )
+    write_table(out / SCORES, columns, [[getattr(one, name) for name in columns] for one in evaluation.scores])
+    write_pictures(out / PICTURES, evaluation.pictures)
     write_json(
-        out / "summary.json",
+        out / SUMMARY,
         {
             "protocol": evaluation.protocol,
             "definition": PROTOCOLS[evaluation.protocol],
@@ -246,10 +327,6 @@ _ARRAYS = ("slice_truth", "slice_score", "slice_marked", "positives", "negatives
 
 def markdown(evaluation: Evaluation) -> str:
     """The figures as a Markdown table with interval, n and protocol."""
-
-    def number(value: float | None) -> str:
-        return "" if value is None else "-" if np.isnan(value) else "infinite" if np.isinf(value) else f"{value:.3f}"
-
     lines = [
         f"Protocol {evaluation.protocol}: {PROTOCOLS[evaluation.protocol]}.",
         f"Scored: {evaluation.what}. Intervals: {LEVEL:.0%}, patients resampled {RESAMPLES:,} times.",
@@ -259,19 +336,22 @@ def markdown(evaluation: Evaluation) -> str:
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for one in evaluation.figures:
-        interval = "-" if np.isnan(one.low) else f"{number(one.low)} to {number(one.high)}"
-        cells = (one.metric, number(one.value), interval, number(one.median), one.n, evaluation.protocol, one.note)
+        interval = "-" if np.isnan(one.low) else f"{cell(one.low)} to {cell(one.high)}"
+        cells = (one.metric, cell(one.value), interval, cell(one.median), one.n, evaluation.protocol, one.note)
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines) + "\n"
 
 
-def _cautions(bundle: Bundle, patients: Sequence[Patient]) -> tuple[str, ...]:
-    from brainseg.members import training_record
+def cell(value: float | None) -> str:
+    """A figure as tables have it."""
+    return "" if value is None else "-" if np.isnan(value) else "infinite" if np.isinf(value) else f"{value:.3f}"
 
-    record = training_record(bundle.root)
+
+def cautions_of(record: Mapping[str, Sequence[str]], patients: Sequence[str]) -> tuple[str, ...]:
+    """What must be said of figures over `patients`, by a training record's `trained_on` and `validated_on`."""
     cautions = []
     for key, did in (("trained_on", "trained the network"), ("validated_on", "chose the weights among the epochs")):
-        known = len({patient.name for patient in patients} & set(record[key]))
+        known = len(set(patients) & set(record[key]))
         if known:
             cautions.append(f"{known} of these {len(patients)} patients {did}, so the figures flatter it")
     return tuple(cautions)

@@ -40,8 +40,7 @@ def open_member(name_or_path: str, *, device: str = "auto") -> Member:
     from brainseg.bundle import open_bundle
 
     folder = Path(name_or_path)
-    roots = [] if (folder / RUN_FILE).is_file() else sorted(path.parent for path in folder.glob(f"*/{RUN_FILE}"))
-    finished = [root for root in roots if (root / WEIGHTS).is_file() and training_record(root)["validated_on"]]
+    finished = finished_runs(folder)
     if not finished:
         bundle = open_bundle(name_or_path, device=device)
         return Member(bundle.name, bundle, {})
@@ -59,6 +58,12 @@ def open_member(name_or_path: str, *, device: str = "auto") -> Member:
         several = ", ".join(sorted(names))
         raise InputError(folder, f"holds runs of several bundles ({several})", "give each bundle its own --bundle")
     return Member(f"{names.pop()} cross-validated ({', '.join(root.name for root in finished)})", None, runs)
+
+
+def finished_runs(folder: Path) -> list[Path]:
+    """The runs of a cross-validation in `folder`: those that have weights and validated on somebody."""
+    roots = [] if (folder / RUN_FILE).is_file() else sorted(path.parent for path in folder.glob(f"*/{RUN_FILE}"))
+    return [root for root in roots if (root / WEIGHTS).is_file() and training_record(root)["validated_on"]]
 
 
 def training_record(root: Path) -> dict[str, Sequence[str]]:

@@ -57,15 +57,26 @@ def summarise(scores: Sequence[CaseScores], *, seed: int = 0) -> list[Figure]:
     by_slice = [(one.slice_truth, one.slice_score) for one in scores]
     by_patient = [(np.array([one.true_voxels > 0]), one.slice_score.max(keepdims=True)) for one in scores]
     return [
-        *(_per_patient(name, values, seed) for name, values in _patient_metrics(scores)),
-        _ratio("slice detection, sensitivity", *_marked_of_tumour_slices(scores), seed),
-        _ratio("slice detection, specificity", *_unmarked_of_other_slices(scores), seed),
+        *(mean_figure(name, values, seed) for name, values in _patient_metrics(scores)),
+        ratio_figure("slice detection, sensitivity", *_marked_of_tumour_slices(scores), seed),
+        ratio_figure("slice detection, specificity", *_unmarked_of_other_slices(scores), seed),
         _auc("slice detection, AUC", by_slice, seed),
-        _ratio("patient detection, sensitivity", *_marked_of_tumour_patients(scores), seed),
-        _ratio("patient detection, specificity", *_unmarked_of_other_patients(scores), seed),
+        ratio_figure("patient detection, sensitivity", *_marked_of_tumour_patients(scores), seed),
+        ratio_figure("patient detection, specificity", *_unmarked_of_other_patients(scores), seed),
         _auc("patient detection, AUC", by_patient, seed),
         _calibration(scores, seed),
     ]
+
+
+def global_dice(scores: Sequence[CaseScores], *, seed: int = 0) -> Figure:
+    """Protocol C's figure: one hard Dice from the sums over all patients, unsmoothed; NaN where all masks are empty.
+
+    Large tumours count for more than small ones, and an empty patient for nothing. Patients are independent and their
+    slices are not, so the interval draws patients.
+    """
+    sizes = np.array([one.voxels + one.true_voxels for one in scores], float)
+    shared = sizes * np.nan_to_num([one.dice for one in scores])
+    return ratio_figure("Dice of all patients together", shared, sizes, seed)
 
 
 def _patient_metrics(scores: Sequence[CaseScores]) -> Iterator[tuple[str, list[float]]]:
@@ -85,7 +96,7 @@ def _patient_metrics(scores: Sequence[CaseScores]) -> Iterator[tuple[str, list[f
 def bootstrap_mean(values: Floats, *, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
     """95% percentile interval of the mean of `values` (n,), resampled with replacement."""
     random = np.random.default_rng(seed)
-    return _interval(values[random.integers(0, len(values), (resamples, len(values)))].mean(axis=1))
+    return interval(values[random.integers(0, len(values), (resamples, len(values)))].mean(axis=1))
 
 
 def slice_sensitivity(scores: Sequence[CaseScores]) -> float:
@@ -191,7 +202,8 @@ def _quotient(part: Floats, whole: Floats) -> Floats:
     return result
 
 
-def _per_patient(name: str, values: Sequence[float], seed: int) -> Figure:
+def mean_figure(name: str, values: Sequence[float], seed: int) -> Figure:
+    """Mean and median of one value a patient; NaN does not count, and infinite values are noted."""
     defined = np.array([value for value in values if not np.isnan(value)])
     if not defined.size:
         return Figure(name, float("nan"), float("nan"), float("nan"), float("nan"), 0)
@@ -201,10 +213,11 @@ def _per_patient(name: str, values: Sequence[float], seed: int) -> Figure:
     if finite.size < defined.size:
         note = f"{defined.size - finite.size} of {defined.size} infinite (one mask empty)"
         note += f", mean of the others {finite.mean():.3f}" if finite.size else ""
-    return Figure(name, float(defined.mean()), low, high, _quantile(defined, 0.5), len(defined), note)
+    return Figure(name, float(defined.mean()), low, high, quantile(defined, 0.5), len(defined), note)
 
 
-def _ratio(name: str, part: Floats, whole: Floats, seed: int) -> Figure:
+def ratio_figure(name: str, part: Floats, whole: Floats, seed: int) -> Figure:
+    """Quotient of two sums over patients; `part` and `whole` (n,) are each patient's own share of them."""
     low, high = _resampled(lambda times: _quotient(times @ part, times @ whole), len(part), seed)
     return Figure(name, _divided(part, whole), low, high, None, int(np.count_nonzero(whole)))
 
@@ -227,14 +240,15 @@ def _resampled(statistic: Callable[[Floats], Floats], n: int, seed: int) -> tupl
     """95% percentile interval of a statistic of `times` (r, n) that each of `n` patients is drawn."""
     times = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), RESAMPLES).astype(float)
     values = statistic(times)
-    return _interval(values[~np.isnan(values)])
+    return interval(values[~np.isnan(values)])
 
 
-def _interval(values: Floats) -> tuple[float, float]:
-    return _quantile(values, (1 - LEVEL) / 2), _quantile(values, (1 + LEVEL) / 2)
+def interval(values: Floats) -> tuple[float, float]:
+    """95% percentile interval of resampled `values` (r,); NaN of nothing."""
+    return quantile(values, (1 - LEVEL) / 2), quantile(values, (1 + LEVEL) / 2)
 
 
-def _quantile(values: Floats, q: float) -> float:
+def quantile(values: Floats, q: float) -> float:
     """Linear between neighbours, as numpy's, but infinite where a neighbour is; NaN of nothing."""
     if not values.size:
         return float("nan")

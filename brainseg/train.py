@@ -20,6 +20,7 @@ from brainseg import __version__
 from brainseg.bundle import RUN_FILE, TRAINING_FILE, WEIGHTS, file_sha256, read_config, shipped, ships_weights
 from brainseg.datalist import monai_datalist, write_datalist
 from brainseg.errors import BrainsegError, InputError, UsageError
+from brainseg.slice_split import SliceSplit, training_slices
 from brainseg.study import Patient
 from brainseg.writers.tables import write_json
 
@@ -37,6 +38,7 @@ class Run:
         fold: fold that validates; `ALL` when every patient trains.
         trained_on, validated_on: case names.
         settings: the tunables given to train.json.
+        by_slice: trained on the training slices of a split by slice, for a comparison only and never to be shipped.
     """
 
     root: Path
@@ -45,6 +47,7 @@ class Run:
     trained_on: tuple[str, ...]
     validated_on: tuple[str, ...]
     settings: Mapping[str, Any]
+    by_slice: bool = False
 
 
 def prepare(
@@ -56,12 +59,17 @@ def prepare(
     *,
     fold: int = 0,
     settings: Mapping[str, Any] | None = None,
+    split: SliceSplit | None = None,
     resume: bool = False,
 ) -> Run:
     """Lays out `root` as a bundle with its own datalist, ready for `train`.
 
+    With `split` every patient trains (`fold` is `ALL`), on its training slices only.
+
     Raises:
-        UsageError: no such bundle, fold or setting, or `root` holds a run already and `resume` is not given.
+        UsageError: no such bundle, fold or setting, a `pretrained_encoder` that does not fit, or `root` holds a run
+            already and `resume` is not given.
+        InputError: no patient to train or to validate on, or none of the slices of `split`.
     """
     known = tunables(name)
     if fold != ALL and not 0 <= fold < len(folds):
@@ -72,7 +80,12 @@ def prepare(
     if (root / RUN_FILE).exists() != resume:
         cause = "holds no run to resume" if resume else "holds a run already"
         raise UsageError(root, cause, "leave --resume out" if resume else "pass --resume, or choose another folder")
+    if resume and _by_slice(root) != (split is not None):
+        raise UsageError("--split", "is not as it was when the run began", "resume with the options that it began with")
+    _check_encoder(shipped()[name], (settings or {}).get("pretrained_encoder"))
     listed = monai_datalist(patients, folds, base=data)
+    if split is not None:
+        listed = training_slices(listed, split)
     items = listed["training"]
     run = Run(
         root=root,
@@ -81,6 +94,7 @@ def prepare(
         trained_on=tuple(item["case"] for item in items if item["fold"] != fold),
         validated_on=tuple(item["case"] for item in items if item["fold"] == fold),
         settings=dict(settings or {}),
+        by_slice=split is not None,
     )
     if not run.trained_on or not (run.validated_on or fold == ALL):
         raise InputError(data, "a fold or its complement has no patient with a mask", "check the folds and the masks")
@@ -117,13 +131,12 @@ def train(run: Run, data: Path, *, weights: str | None = None, resume: bool = Fa
         resume: go on from the newest training state that can be read.
 
     Raises:
-        UsageError: weights that are not there, or that are not the encoder's.
+        UsageError: weights that are not there.
         BrainsegError: training ended without weights (validation never came).
     """
     from monai.bundle import ConfigWorkflow
 
     root = shipped()[run.bundle]
-    _check_encoder(root, run.settings.get("pretrained_encoder"))
     overrides = {
         "bundle_root": str(root),
         "dataset_dir": str(data),
@@ -148,10 +161,8 @@ def train(run: Run, data: Path, *, weights: str | None = None, resume: bool = Fa
     if not best.is_file():
         raise BrainsegError(run.root, "no validation in the epochs given, so no weights", "lower val_interval")
     _record(run, weights_sha256=file_sha256(best))
-    write_json(
-        run.root / TRAINING_FILE,
-        {"bundle": run.bundle, "fold": run.fold, "trained_on": run.trained_on, "validated_on": run.validated_on},
-    )
+    record = {"bundle": run.bundle, "fold": run.fold, "trained_on": run.trained_on, "validated_on": run.validated_on}
+    write_json(run.root / TRAINING_FILE, record | ({"by_slice": True} if run.by_slice else {}))
     return best
 
 
@@ -202,6 +213,11 @@ def _check_encoder(root: Path, pretrained: object) -> None:
         raise UsageError("pretrained_encoder", str(error.__cause__), "give such a file, or imagenet") from None
 
 
+def _by_slice(root: Path) -> bool:
+    """Whether the run at `root` trains on a split by slice."""
+    return bool(json.loads((root / RUN_FILE).read_text(encoding="utf-8")).get("by_slice"))
+
+
 def _record(run: Run, *, weights_sha256: str | None) -> None:
     content = {
         "brainseg": __version__,
@@ -209,5 +225,6 @@ def _record(run: Run, *, weights_sha256: str | None) -> None:
         "fold": run.fold,
         "settings": dict(run.settings),
         "weights_sha256": weights_sha256,
+        **({"by_slice": True} if run.by_slice else {}),
     }
     write_json(run.root / RUN_FILE, content)

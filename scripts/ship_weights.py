@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import io
+import json
 import shutil
 from pathlib import Path
 
@@ -28,6 +29,9 @@ def main() -> None:
         "bundle", choices=sorted(path.stem for path in (BUNDLES / "source" / "networks").glob("*.yaml"))
     )
     args = parser.parse_args()
+    record = args.run / "models" / "training.json"
+    if record.is_file() and json.loads(record.read_text(encoding="utf-8")).get("by_slice"):
+        parser.error("a network trained on a split by slice is for comparison only and is never shipped")
     state = torch.load(args.run / "models" / "model.pt", map_location="cpu", weights_only=True)
     half = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
     if not all(torch.isfinite(value).all() for value in half.values()):
@@ -41,7 +45,6 @@ def main() -> None:
     (target / "model.pt").write_bytes(buffer.getvalue())
     digest = hashlib.sha256(buffer.getvalue()).hexdigest()
     (target / "model.pt.sha256").write_text(f"{digest}  model.pt\n")
-    record = args.run / "models" / "training.json"
     if record.is_file():
         shutil.copy(record, target / "training.json")
     print(f"{target / 'model.pt'}: {buffer.tell() / 1e6:.1f} MB, SHA-256 {digest}")

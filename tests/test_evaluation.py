@@ -24,6 +24,7 @@ from brainseg.readers import read_case
 from brainseg.scores import CaseScores
 from brainseg.study import find_patients
 from brainseg.writers.nifti import write_mask, write_probability
+from brainseg.writers.pictures import read_pictures
 
 SHIFTED = np.eye(4)
 SHIFTED[0, 3] = 4.0  # one voxel
@@ -213,6 +214,12 @@ def test_fold_is_scored_alone_and_its_absent_patients_are_told(study: Path, pred
     assert second.cautions == ("only 1 of the 2 patients of fold 1 are there",)
 
 
+def test_only_the_patients_that_are_named_are_scored(study: Path, predictions: Path) -> None:
+    assert [one.case for one in evaluate(study, predictions=predictions, only={"b", "gone"}).scores] == ["b"]
+    with pytest.raises(InputError, match="no patient to score is there"):
+        evaluate(study, predictions=predictions, only={"gone"})
+
+
 def test_progress_is_told_after_each_patient(study: Path, predictions: Path) -> None:
     said: list[str] = []
 
@@ -306,6 +313,14 @@ def test_tables_hold_every_patient_and_figure(study: Path, predictions: Path, tm
     assert figures["Dice"]["value"] == pytest.approx(sum(one.dice for one in result.scores) / 2)
     assert figures["patient detection, specificity"]["value"] is None
     assert (tmp_path / "out" / "summary.md").read_text() == markdown(result)
+
+
+def test_pictures_of_every_patient_are_kept(study: Path, predictions: Path, tmp_path: Path) -> None:
+    result = evaluate(study, predictions=predictions)
+    write_evaluation(result, tmp_path / "out")
+    read = read_pictures(tmp_path / "out" / "pictures.npz")
+    assert list(read) == ["a", "b"]
+    np.testing.assert_array_equal(read["b"].mask, result.pictures["b"].mask)
 
 
 def test_every_figure_has_its_protocol_beside_it(study: Path, predictions: Path) -> None:

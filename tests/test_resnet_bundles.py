@@ -249,6 +249,7 @@ def test_a_file_that_is_not_the_encoders_is_a_usage_error(
     assert len(said) == 1
     assert said[0].startswith("error: pretrained_encoder: ")
     assert cause in said[0]
+    assert not (tmp_path / "run").exists()
 
 
 def test_weights_that_do_not_ship_cannot_be_fine_tuned(data: Path, tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import runpy
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,8 @@ import torch
 from brainseg.bundle import open_bundle
 from brainseg.cli import main
 from brainseg.phantom import make_phantom, write_phantom_tiff
+
+SHIP = Path(__file__).resolve().parents[1] / "scripts" / "ship_weights.py"
 
 
 def brainseg(*arguments: object) -> int:
@@ -125,3 +129,41 @@ def test_fold_minus_one_trains_on_everybody_and_keeps_the_last_epoch(data: Path,
     newest = torch.load(tmp_path / "run" / "models" / "state_checkpoint_epoch=2.pt", weights_only=True)
     kept = torch.load(tmp_path / "run" / "models" / "model.pt", weights_only=True)
     assert all(torch.equal(kept[key], newest["ema"][key]) for key in kept)
+
+
+def test_split_by_slice_trains_on_its_training_slices_and_is_never_shipped(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split, run = tmp_path / "slices.json", tmp_path / "run"
+    assert brainseg("data", "split", data, "--by", "slice", "--out", split) == 0
+    training = json.loads(split.read_text())["training"]
+    code = brainseg(
+        "train", "--bundle", "residual_unet", "--data", data, "--out", run, "--split", split,
+        "--epochs", 1, "--weights", "shipped", "batch_size=1", "num_workers=0", "window=[64, 64]", "-q",
+    )  # fmt: skip
+    assert code == 0
+    assert "figures from it are inflated; never ship this network" in capsys.readouterr().err
+    listed = json.loads((run / "datalist.json").read_text())["training"]
+    assert sorted(image for item in listed for image in item["image"]) == training
+    record = json.loads((run / "models" / "training.json").read_text())
+    assert (record["trained_on"], record["validated_on"], record["by_slice"]) == (["p0", "p1", "p2"], [], True)
+    again = ("--data", data, "--out", run, "--folds", data / "folds.json", "--fold", -1, "--resume")
+    assert brainseg("train", "--bundle", "residual_unet", *again) == 2  # would forget that its slices were held out
+    assert "resume with the options that it began with" in capsys.readouterr().err
+    code = brainseg(
+        "evaluate", "--data", data, "--protocol", "A", "--split", split, "--bundle", run, "--out", tmp_path / "scores",
+        "--device", "cpu", "-q",
+    )  # fmt: skip
+    assert code == 0
+    assert "| soft Dice | residual_unet, all sequences | " in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["ship_weights.py", str(run), "residual_unet"])
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(SHIP), run_name="__main__")
+    assert "never shipped" in capsys.readouterr().err
+
+
+def test_split_by_slice_has_no_folds(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert brainseg("data", "split", data, "--by", "slice", "--out", tmp_path / "slices.json") == 0
+    arguments = ("--bundle", "residual_unet", "--data", data, "--out", tmp_path / "run")
+    assert brainseg("train", *arguments, "--split", tmp_path / "slices.json", "--fold", 0) == 2
+    assert "leave --folds and --fold out" in capsys.readouterr().err

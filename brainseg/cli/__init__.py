@@ -10,6 +10,7 @@ import click
 
 from brainseg import __version__
 from brainseg.cli.bundle import bundle
+from brainseg.cli.compare import compare
 from brainseg.cli.data import data
 from brainseg.cli.demo import demo
 from brainseg.cli.evaluate import evaluate
@@ -27,7 +28,7 @@ def cli() -> None:
     """Measure FLAIR abnormality (lower-grade glioma) in brain MRI. Research use only; never a diagnosis."""
 
 
-for command in (demo, segment, train, evaluate, data, bundle):
+for command in (demo, segment, train, evaluate, compare, data, bundle):
     cli.add_command(command)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from brainseg.cli.options import any_path, existing_path, out_option
+from brainseg.cli.options import any_path, existing_path, given, out_option
 
 
 @click.group()
@@ -52,11 +52,27 @@ def check(context: click.Context, path: Path) -> None:
 
 @data.command()
 @click.argument("path", type=existing_path)
-@click.option("--folds", default=5, show_default=True, type=click.IntRange(2), help="Number of folds.")
+@click.option(
+    "--by",
+    type=click.Choice(["patient", "slice"]),
+    default="patient",
+    show_default=True,
+    help="What is divided. By slice the figures are inflated: only to compare with published ones of that kind.",
+)
+@click.option("--folds", default=5, show_default=True, type=click.IntRange(2), help="Number of folds, by patient.")
 @click.option("--seed", default=0, show_default=True, help="Another number gives another split.")
-@click.option("--out", type=any_path, required=True, help="Fold file (JSON) to write, for --folds.")
-def split(path: Path, folds: int, seed: int, out: Path) -> None:
-    """Divide the patients under PATH into folds, by patient and balanced by tumour size."""
+@click.option("--out", type=any_path, required=True, help="File (JSON) to write, for --folds; by slice for --split.")
+def split(path: Path, by: str, folds: int, seed: int, out: Path) -> None:
+    """Divide the patients under PATH into folds balanced by tumour size, or their slices 90/5/5 at random."""
+    if by == "slice":
+        if given("folds"):
+            raise click.UsageError("--folds is for a split by patient; leave it out with --by slice")
+        _split_slices(path, seed, out)
+    else:
+        _split_patients(path, folds, seed, out)
+
+
+def _split_patients(path: Path, folds: int, seed: int, out: Path) -> None:
     from brainseg.datalist import split_by_patient, write_folds
     from brainseg.readers import read_ground_truth
     from brainseg.study import find_patients
@@ -69,6 +85,18 @@ def split(path: Path, folds: int, seed: int, out: Path) -> None:
     parts = split_by_patient(list(sizes), folds=folds, seed=seed, strata=sizes)
     write_folds(out, parts)
     click.echo(f"{out}: {len(sizes)} patients with masks in {folds} folds of {min(map(len, parts))} or more")
+
+
+def _split_slices(path: Path, seed: int, out: Path) -> None:
+    from brainseg.slice_split import INFLATED, slice_names, split_by_slice, write_split
+    from brainseg.study import find_patients
+
+    names = [name for patient in find_patients(path) if patient.masks for name in slice_names(patient)]
+    parts = split_by_slice(names, seed=seed)
+    write_split(out, parts, seed=seed)
+    click.echo(f"warning: {INFLATED}; judge a network by patient", err=True)
+    sizes = f"{len(parts.training)} training, {len(parts.validation)} validation and {len(parts.test)} test slices"
+    click.echo(f"{out}: {sizes}")
 
 
 @data.command()

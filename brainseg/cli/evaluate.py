@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -22,7 +23,20 @@ from brainseg.cli.options import device_option, existing_path, out_option, verbo
 )
 @click.option("--predictions", type=existing_path, help="Folder that `brainseg segment` wrote, in place of a bundle.")
 @out_option
-@click.option("--protocol", type=click.Choice(["E"]), default="E", show_default=True, help="How it is measured.")
+@click.option(
+    "--protocol",
+    type=click.Choice(["A", "B", "C", "D", "E"]),
+    default="E",
+    show_default=True,
+    help="How it is measured. E counts; the others stand beside published figures: A and B on slices of a leaky split, "
+    "C pools all patients, D is ten patients of the complete public set.",
+)
+@click.option(
+    "--split",
+    type=existing_path,
+    help="Split of `data split --by slice` whose test slices A and B score; without it one is made. With neither "
+    "--bundle nor --predictions they score a predictor that looks at no pixel.",
+)
 @click.option("--folds", type=existing_path, help="Fold file; with --fold only that fold's patients are scored.")
 @click.option("--fold", type=int, help="The fold to score.")
 @click.option("--flair-alone", is_flag=True, help="Give the network FLAIR in place of the other sequences.")
@@ -35,6 +49,7 @@ def evaluate(
     predictions: Path | None,
     out: Path,
     protocol: str,
+    split: Path | None,
     folds: Path | None,
     fold: int | None,
     flair_alone: bool,
@@ -43,21 +58,37 @@ def evaluate(
     quiet: bool,
 ) -> None:
     """Score a bundle or predictions, patient by patient, and write tables and a TensorBoard review."""
+    from brainseg import slice_evaluation
     from brainseg.cli.progress import progress
+    from brainseg.errors import UsageError
     from brainseg.evaluation import evaluate as run_evaluation
     from brainseg.evaluation import markdown, write_evaluation
+    from brainseg.protocols import BY_SLICE
 
-    with ExitStack() as stack:
-        result = run_evaluation(
-            data,
-            bundle=bundles or None,
-            predictions=predictions,
-            folds=folds,
-            fold=fold,
-            flair_alone=flair_alone,
-            tta=tta,
-            device=device,
-            advance=lambda total: stack.enter_context(progress("evaluate", total, quiet=quiet)),
+    by_slice = protocol in BY_SLICE
+    if by_slice and (folds is not None or fold is not None):
+        raise UsageError("--folds, --fold", f"protocol {protocol} has no folds of patients", "give --split, or nothing")
+    if split is not None and not by_slice:
+        raise UsageError(
+            "--split", f"protocol {protocol} scores whole patients", "leave it out, or take protocol A or B"
         )
+    with ExitStack() as stack:
+        options: dict[str, Any] = {
+            "protocol": protocol,
+            "bundle": bundles or None,
+            "predictions": predictions,
+            "flair_alone": flair_alone,
+            "tta": tta,
+            "device": device,
+            "advance": lambda total: stack.enter_context(progress("evaluate", total, quiet=quiet)),
+        }
+        if by_slice:
+            slices = slice_evaluation.evaluate_slices(data, split=split, **options)
+        else:
+            result = run_evaluation(data, folds=folds, fold=fold, **options)
+    if by_slice:
+        slice_evaluation.write_slice_evaluation(slices, out)
+        click.echo(slice_evaluation.slice_markdown(slices), nl=False)
+        return
     write_evaluation(result, out)
     click.echo(markdown(result), nl=False)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -24,6 +25,11 @@ device_option = click.option(
 bundle_option = click.option(
     "--bundle", default=None, metavar="NAME|PATH", help="A shipped bundle, or a run of `brainseg train`."
 )
+
+
+def given(option: str) -> bool:
+    """Whether the running command was given this option, rather than its default."""
+    return click.get_current_context().get_parameter_source(option) is ParameterSource.COMMANDLINE
 
 
 def verbosity(command: Command) -> Command:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from brainseg.cli.options import existing_path, out_option, verbosity
+from brainseg.cli.options import existing_path, given, out_option, verbosity
 
 
 @click.command()
@@ -22,6 +22,12 @@ from brainseg.cli.options import existing_path, out_option, verbosity
     help="The fold that validates; -1 trains on all patients and keeps the last epoch.",
 )
 @click.option("--folds", type=existing_path, help="Fold file; without it `data split` decides.")
+@click.option(
+    "--split",
+    type=existing_path,
+    help="Split of `data split --by slice`: its training slices train, and the last epoch is kept. Only for protocols "
+    "A and B.",
+)
 @click.option("--epochs", type=click.IntRange(1), help="In place of the bundle's max_epochs.")
 @click.option("--weights", metavar="FILE|shipped", help="Start from these weights (fine-tuning).")
 @click.option("--resume", is_flag=True, help="Go on where an earlier run in --out stopped.")
@@ -33,6 +39,7 @@ def train(
     out: Path,
     fold: int,
     folds: Path | None,
+    split: Path | None,
     epochs: int | None,
     weights: str | None,
     resume: bool,
@@ -44,8 +51,15 @@ def train(
     from brainseg.cli.progress import progress
     from brainseg.datalist import read_folds, split_by_patient
     from brainseg.evaluation import markdown, review_run
+    from brainseg.slice_split import INFLATED, read_split
     from brainseg.study import find_patients
 
+    slices = read_split(split) if split else None
+    if slices:
+        if folds or given("fold"):
+            raise click.UsageError("--split holds out slices of every patient; leave --folds and --fold out")
+        click.echo(f"warning: {INFLATED}; never ship this network", err=True)
+        fold = training.ALL
     settings: dict[str, Any] = {}
     for override in overrides:
         key, separator, value = override.partition("=")
@@ -59,8 +73,10 @@ def train(
         settings.setdefault("val_interval", total if fold == training.ALL else min(5, total))
     patients = find_patients(data)
     names = [patient.name for patient in patients if patient.masks]
-    parts = read_folds(folds) if folds else split_by_patient(names)
-    run = training.prepare(bundle, patients, parts, data, out, fold=fold, settings=settings, resume=resume)
+    parts = read_folds(folds) if folds else [names] if slices else split_by_patient(names)
+    run = training.prepare(
+        bundle, patients, parts, data, out, fold=fold, settings=settings, split=slices, resume=resume
+    )
     click.echo(
         f"{bundle}: {len(run.trained_on)} patients train, {len(run.validated_on)} validate; tensorboard --logdir {out}"
     )

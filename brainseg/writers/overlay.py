@@ -113,7 +113,7 @@ def contour_figure(
     _draw(axes, np.asarray(flair2d), np.asarray(mask2d) != 0, truth2d, aspect, (low, max(high, low + 1e-6)))
     _sides(axes, size=9)
     first, second = (1 - inches / (height + 0.55) for inches in (0.16, 0.4))
-    figure.text(0.03, first, _drawable(title, 48), color=TEXT_COLOUR, size=9, va="center", parse_math=False)
+    figure.text(0.03, first, drawable(title, 48), color=TEXT_COLOUR, size=9, va="center", parse_math=False)
     _legend(figure, truth2d is not None, size=7, place=(0.97, second))
     return figure
 
@@ -127,14 +127,14 @@ def contour_grid(slices: Sequence[AxialSlice], titles: Sequence[str], *, columns
     for place, (one, title) in enumerate(zip(slices, titles, strict=True)):
         axes = figure.add_subplot(rows, columns, place + 1)
         _draw_slice(axes, one, _head_box([one]), line=1.0)
-        axes.set_title(_drawable(title, 48), color=TEXT_COLOUR, size=8, parse_math=False)
+        axes.set_title(drawable(title, 48), color=TEXT_COLOUR, size=8, parse_math=False)
     return figure
 
 
 def slice_png(axial: AxialSlice, title: str = "") -> bytes:
     """One slice with its contours as PNG bytes."""
     figure = contour_figure(axial.flair, axial.mask, axial.truth, title, axial.aspect)
-    return _png(figure, figure.dpi)
+    return figure_png(figure, figure.dpi)
 
 
 def write_overlay(path: Path, case: Case, mask: NDArray[Any], *, truth: NDArray[Any] | None = None) -> None:
@@ -148,7 +148,7 @@ def write_overlay(path: Path, case: Case, mask: NDArray[Any], *, truth: NDArray[
     chosen = choose_slices(areas, [bool((one.flair > 0.1).mean() > 0.02) for one in slices])
     main = max(chosen, key=lambda k: areas[k]) if any(areas) else chosen[len(chosen) // 2]
     figure = _montage([slices[k] for k in chosen], slices[main], _volume_words(case, mask, truth), case)
-    content = _png(figure, DPI)
+    content = figure_png(figure, DPI)
     with replacing(path) as partial:
         partial.write_bytes(content)
 
@@ -244,7 +244,7 @@ def _montage(shown: Sequence[AxialSlice], main: AxialSlice, words: str, case: Ca
         )
     margin = 0.12 / width
     bold: dict[str, Any] = {"size": 11, "weight": "bold", "parse_math": False}
-    figure.text(margin, 1 - 0.22 / height, _drawable(case.name, 48), color=TEXT_COLOUR, va="center", **bold)
+    figure.text(margin, 1 - 0.22 / height, drawable(case.name, 48), color=TEXT_COLOUR, va="center", **bold)
     figure.text(margin, 1 - 0.46 / height, words, color=TEXT_COLOUR, size=9, va="center")
     _legend(figure, main.truth is not None, size=8, place=(1 - margin, 1 - 0.34 / height))
     figure.text(margin, 0.19 / height, NOTICE, color=FAINT_COLOUR, size=7.5, va="center")
@@ -341,13 +341,14 @@ def _legend(figure: Figure, with_truth: bool, size: float, place: tuple[float, f
     )
 
 
-def _drawable(text: str, length: int) -> str:
+def drawable(text: str, length: int) -> str:
     """`text` cut to `length`, with "?" for what the built-in font lacks (it has Latin, Greek and Cyrillic)."""
     text = "".join(letter if letter.isprintable() and letter <= "\u052f" else "?" for letter in text)
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
-def _png(figure: Figure, dpi: float) -> bytes:
+def figure_png(figure: Figure, dpi: float) -> bytes:
+    """A figure as PNG bytes that say nothing of what made them."""
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=dpi, facecolor=figure.get_facecolor(), metadata={"Software": None})
     return content.getvalue()

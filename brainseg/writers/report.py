@@ -78,7 +78,7 @@ def write_report(
         any_volume=any_volume,
         any_truth=any_truth,
         any_unknown=any(row.volume_ml is None and row.volume_voxels is not None for row in rows),
-        policy=_policy(style, script),
+        policy=content_policy(style, script),
         style=style,
         script=script,
         notice=NOTICE,
@@ -168,7 +168,7 @@ def _jpeg(picture: Image, room: int) -> bytes:
         quality, width = max(65, quality - 5), round(0.88 * width)
 
 
-def _policy(style: str, script: str) -> str:
+def content_policy(style: str, script: str) -> str:
     """The page may show its own style, script and embedded pictures, and nothing else."""
 
     def digest(text: str) -> str:

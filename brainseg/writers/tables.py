@@ -168,15 +168,28 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]
         partial.write_bytes(_encoded(text))
 
 
-def _read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+def read_table(path: Path, remedy: str) -> tuple[list[str], list[dict[str, str]]]:
+    """Heading and rows of a CSV that `write_table` wrote, cells as text.
+
+    Raises:
+        InputError: if it is not such a table; `remedy` says what to do.
+    """
     try:
         with path.open(encoding="utf-8", newline="") as lines:
             header, *rows = [[_uncell(cell) for cell in row] for row in csv.reader(lines, strict=True)] or [[]]
     except (csv.Error, UnicodeDecodeError, OSError) as error:
-        raise InputError(path, f"cannot be read as CSV ({error})", "run segment again, or brainseg report") from error
-    if header != list(columns) or any(len(row) != len(columns) for row in rows):
+        raise InputError(path, f"cannot be read as CSV ({error})", remedy) from error
+    for number, row in enumerate(rows, start=2):
+        if len(row) != len(header):
+            raise InputError(path, f"row {number} has {len(row)} cells, the heading {len(header)}", remedy)
+    return header, [dict(zip(header, row, strict=True)) for row in rows]
+
+
+def _read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    header, rows = read_table(path, "run segment again, or brainseg report")
+    if header != list(columns):
         raise InputError(path, f"does not have the columns {','.join(columns)}", "run segment again")
-    return [dict(zip(columns, row, strict=True)) for row in rows]
+    return rows
 
 
 def _row_or_error(path: Path, number: int, build: Any, cells: Mapping[str, str]) -> Any:

@@ -1,0 +1,187 @@
+"""Protocols A and B: the test slices of a split by slice, always beside the leak alarm and predicting nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from brainseg.errors import InputError, UsageError
+from brainseg.evaluation import Advance, Subject, cell, open_subject, refuse_unreadable
+from brainseg.leak import ALARM, NOTHING, copied_mask
+from brainseg.protocols import BY_SLICE, PROTOCOLS
+from brainseg.slice_scores import SliceSums, slice_figures, slice_sums
+from brainseg.slice_split import INFLATED, SliceSplit, read_split, slice_names, split_by_slice
+from brainseg.statistics import LEVEL, RESAMPLES, Figure
+from brainseg.study import Patient, find_patients
+
+SEED = 0  # of the split that is made where none is given
+
+
+@dataclass(frozen=True)
+class SliceEvaluation:
+    """What protocol A or B found.
+
+    Attributes:
+        protocol: "A" or "B".
+        split: where the split comes from, and how large its parts are.
+        slices: scored (what was asked for, the alarm, nothing) -> the sums of each test slice, all in one order.
+        figures: scored -> its figures.
+        cautions: what a reader of the figures must know.
+    """
+
+    protocol: str
+    split: str
+    slices: dict[str, tuple[SliceSums, ...]]
+    figures: dict[str, tuple[Figure, ...]]
+    cautions: tuple[str, ...]
+
+
+def evaluate_slices(
+    data: Path,
+    *,
+    protocol: str,
+    split: Path | None = None,
+    bundle: str | Sequence[str] | None = None,
+    predictions: Path | None = None,
+    flair_alone: bool = False,
+    tta: bool = False,
+    device: str = "auto",
+    advance: Callable[[int], Advance] | None = None,
+) -> SliceEvaluation:
+    """Scores the test slices of a split by slice, those of the validation having chosen the weights.
+
+    A bundle sees whole patients, as it always does; only the test slices count.
+
+    Args:
+        data: folder of patients, as TIFF slices.
+        protocol: "A" or "B".
+        split: file of `brainseg data split --by slice`; without it the split is made here, with seed 0.
+        bundle, predictions, flair_alone, tta, device, advance: as for `evaluation.evaluate`; with neither `bundle` nor
+            `predictions` the alarm and predicting nothing are scored alone.
+
+    Raises:
+        UsageError: both of `bundle` and `predictions`, or too few slices to divide.
+        InputError: patients without masks or that are not TIFF, or a split none of whose test slices is there.
+    """
+    if protocol not in BY_SLICE:
+        raise UsageError("--protocol", f"{protocol} scores patients, not slices", "call evaluate")
+    if bundle is not None and predictions is not None:
+        raise UsageError("--bundle, --predictions", "both say what to score", "give one, or none for the leak alarm")
+    patients = [patient for patient in find_patients(data) if patient.masks or patient.problem]
+    refuse_unreadable(patients, data)
+    names = {patient.name: slice_names(patient) for patient in patients}
+    everything = [name for own in names.values() for name in own]
+    parts = read_split(split) if split else split_by_slice(everything, seed=SEED)
+    training, test = set(parts.training).intersection(everything), set(parts.test).intersection(everything)
+    if not test:
+        raise InputError(split or data, "none of the test slices is there", "check the split against the file names")
+    cautions = [INFLATED]
+    for part, here, listed in (("training", training, parts.training), ("test", test, parts.test)):
+        if len(here) < len(listed):
+            cautions.append(f"only {len(here)} of the {len(listed)} {part} slices are there")
+    subject = None
+    chosen: Sequence[Patient] = [patient for patient in patients if test.intersection(names[patient.name])]
+    if bundle is not None or predictions is not None:
+        subject = open_subject(
+            chosen, data, bundle=bundle, predictions=predictions, flair_alone=flair_alone, tta=tta, device=device
+        )
+        chosen = subject.patients
+        cautions += subject.cautions
+    step = advance(len(chosen)) if advance else None
+    slices: dict[str, list[SliceSums]] = {}
+    for patient in chosen:
+        for scored, sums in _of_patient(patient, names[patient.name], parts, subject).items():
+            slices.setdefault(scored, []).extend(sums)
+        if step:
+            step(f"{patient.name}: {len(test.intersection(names[patient.name]))} slices")
+    return SliceEvaluation(
+        protocol=protocol,
+        split=_described(split, parts),
+        slices={scored: tuple(sums) for scored, sums in slices.items()},
+        figures={scored: tuple(slice_figures(sums, protocol)) for scored, sums in slices.items()},
+        cautions=tuple(cautions),
+    )
+
+
+def _of_patient(
+    patient: Patient, names: Sequence[str], split: SliceSplit, subject: Subject | None
+) -> dict[str, list[SliceSums]]:
+    """The sums of a patient's test slices, for the subject, the alarm and nothing."""
+    from brainseg.readers import read_ground_truth, read_patient
+
+    truth = read_ground_truth(patient)
+    if truth is None:
+        raise InputError(patient.path, "has no mask", "evaluate patients with masks")
+    training = [z for z, name in enumerate(names) if name in set(split.training)]
+    test = [z for z, name in enumerate(names) if name in set(split.test)]
+    result: dict[str, list[SliceSums]] = {}
+    if subject is not None:
+        mask, probability = subject.predict(read_patient(patient, force=True))
+        result[subject.what] = [
+            slice_sums(
+                patient.name,
+                names[z],
+                truth[..., z],
+                mask[..., z],
+                None if probability is None else probability[..., z],
+            )
+            for z in test
+        ]
+    result[ALARM] = [slice_sums(patient.name, names[z], truth[..., z], copied_mask(truth, z, training)) for z in test]
+    result[NOTHING] = [slice_sums(patient.name, names[z], truth[..., z], np.zeros_like(truth[..., z])) for z in test]
+    return result
+
+
+def _described(path: Path | None, split: SliceSplit) -> str:
+    sizes = f"{len(split.training)} training, {len(split.validation)} validation and {len(split.test)} test slices"
+    origin = f"made here, seed {SEED}, as no --split was given" if path is None else path.name
+    return f"{origin}; {sizes}, of which the test slices are scored"
+
+
+def write_slice_evaluation(evaluation: SliceEvaluation, out: Path) -> None:
+    """Writes per_slice.csv, summary.json and summary.md to `out`."""
+    from brainseg.writers.atomic import replacing
+    from brainseg.writers.tables import write_json, write_table
+
+    out.mkdir(parents=True, exist_ok=True)
+    rows = [(scored, *astuple(one)) for scored, sums in evaluation.slices.items() for one in sums]
+    write_table(out / "per_slice.csv", ["scored", *(one.name for one in fields(SliceSums))], rows)
+    write_json(
+        out / "summary.json",
+        {
+            "protocol": evaluation.protocol,
+            "definition": PROTOCOLS[evaluation.protocol],
+            "split": evaluation.split,
+            "cautions": list(evaluation.cautions),
+            "figures": [
+                {"scored": scored, "slices": len(evaluation.slices[scored]), **vars(figure)}
+                for scored, figures in evaluation.figures.items()
+                for figure in figures
+            ],
+        },
+    )
+    with replacing(out / "summary.md") as temporary:
+        temporary.write_text(slice_markdown(evaluation), encoding="utf-8")
+
+
+def slice_markdown(evaluation: SliceEvaluation) -> str:
+    """The figures as a Markdown table, those of one metric below each other, with interval, n and protocol."""
+    lines = [
+        f"Protocol {evaluation.protocol}: {PROTOCOLS[evaluation.protocol]}.",
+        f"Split: {evaluation.split}.",
+        f"Intervals: {LEVEL:.0%}, patients resampled {RESAMPLES:,} times and their slices batched anew.",
+        *(f"Caution: {caution}." for caution in evaluation.cautions),
+        "",
+        f"| metric | scored | value | {LEVEL:.0%} interval | slices | patients | protocol | note |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for metric in zip(*evaluation.figures.values(), strict=True):
+        for scored, one in zip(evaluation.figures, metric, strict=True):
+            interval = "-" if np.isnan(one.low) else f"{cell(one.low)} to {cell(one.high)}"
+            cells: tuple[Any, ...] = (one.metric, scored, cell(one.value), interval, len(evaluation.slices[scored]))
+            lines.append(f"| {' | '.join(map(str, (*cells, one.n, evaluation.protocol, one.note)))} |")
+    return "\n".join(lines) + "\n"
