@@ -148,7 +148,7 @@ def compare(competitors: Sequence[Competitor], *, seed: int = 0) -> Comparison:
     """
     if len(competitors) < 2:
         raise UsageError("compare", f"{len(competitors)} to compare", "give two or more")
-    refuse_protocol_mix(competitors)
+    refuse_protocol_mix({one.label: one.protocol for one in competitors})
     first, *others = competitors
     cases = tuple(case for case in first.scores if all(case in one.scores for one in others))
     if not cases:
@@ -165,13 +165,12 @@ def compare(competitors: Sequence[Competitor], *, seed: int = 0) -> Comparison:
     return Comparison(cut, cases, len(known) - len(cases), metrics, paired)
 
 
-def refuse_protocol_mix(competitors: Sequence[Competitor]) -> None:
-    """Figures of different protocols answer different questions.
+def refuse_protocol_mix(protocols: Mapping[str, str]) -> None:
+    """Figures of different protocols answer different questions; `protocols` by label.
 
     Raises:
         UsageError: the protocols are not all the same.
     """
-    protocols = {one.label: one.protocol for one in competitors}
     if len(set(protocols.values())) > 1:
         each = ", ".join(f"{label} by {protocol}" for label, protocol in protocols.items())
         raise UsageError("compare", f"scored by different protocols ({each})", "evaluate all by the same one")

@@ -56,10 +56,9 @@ def compare_folders(
         InputError: scores or masks that cannot be read, or no patient in common.
         MachineError: `out` cannot be made.
     """
-    from brainseg.datalist import names_in_fold, read_folds
+    from brainseg.datalist import names_in_fold, read_folds, refuse_lone_fold
 
-    if (folds is None) != (fold is None):
-        raise UsageError("--folds, --fold", "one without the other says nothing", "give both, or none")
+    refuse_lone_fold(folds, fold)
     if len(arguments) < 2:
         raise UsageError("compare", f"{len(arguments)} to compare", "give two or more")
     labels = unique_labels(arguments)
@@ -68,8 +67,7 @@ def compare_folders(
         if not scored[label]:
             _refuse_what_cannot_be_scored(argument, data)
     found = {label: read_scored(label, folders) for label, folders in scored.items() if folders}
-    waiting = [Competitor(label, "", "E", "", {}) for label in labels if label not in found]
-    refuse_protocol_mix([*found.values(), *waiting])
+    refuse_protocol_mix({label: found[label].protocol if label in found else "E" for label in labels})
     wanted = None if folds is None or fold is None else names_in_fold(read_folds(folds), fold)
     if wanted is not None:
         found = {label: replace(one, scores=_those(one.scores, wanted)) for label, one in found.items()}
@@ -137,7 +135,7 @@ def read_scored(label: str, folders: Sequence[Path]) -> Competitor:
 
             pictures |= read_pictures(folder / PICTURES)
     words = [_words(summary) for summary in summaries]
-    refuse_protocol_mix([Competitor(folder.name, *said, {}) for folder, said in zip(folders, words, strict=True)])
+    refuse_protocol_mix({folder.name: said[1] for folder, said in zip(folders, words, strict=True)})
     what, protocol, definition = words[0]
     cautions = tuple(_one_line(str(caution)) for caution in summaries[0].get("cautions") or ())
     if len(folders) > 1:

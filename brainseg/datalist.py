@@ -76,6 +76,16 @@ def write_folds(path: Path, folds: Sequence[Sequence[str]]) -> None:
     write_json(path, {"about": about, "folds": [list(fold) for fold in folds]})
 
 
+def refuse_lone_fold(folds: Path | None, fold: int | None) -> None:
+    """Refuses a fold file without a fold, or a fold without its file.
+
+    Raises:
+        UsageError: only one of the two is given.
+    """
+    if (folds is None) != (fold is None):
+        raise UsageError("--folds, --fold", "one without the other says nothing", "give both, or none")
+
+
 def names_in_fold(folds: Sequence[Sequence[str]], fold: int) -> set[str]:
     """The names of one fold.
 

@@ -101,14 +101,13 @@ def evaluate(
             has other patients.
         InputError: no patient has a mask, one cannot be read, or a prediction is missing or lies on another grid.
     """
-    from brainseg.datalist import in_fold, read_folds
+    from brainseg.datalist import in_fold, read_folds, refuse_lone_fold
 
     if protocol in BY_SLICE:
         raise UsageError("--protocol", f"{protocol} scores slices, not patients", "call evaluate_slices")
     if (bundle is None) == (predictions is None):
         raise UsageError("--bundle, --predictions", "one of the two says what to score", "give one")
-    if (folds is None) != (fold is None):
-        raise UsageError("--folds, --fold", "one without the other says nothing", "give both, or none")
+    refuse_lone_fold(folds, fold)
     if protocol == "D" and folds is not None:
         raise UsageError("--folds", "protocol D has ten patients of its own", "leave --folds and --fold out")
     patients = [patient for patient in find_patients(data) if patient.masks or patient.problem]
@@ -336,8 +335,15 @@ def markdown(evaluation: Evaluation) -> str:
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for one in evaluation.figures:
-        interval = "-" if np.isnan(one.low) else f"{cell(one.low)} to {cell(one.high)}"
-        cells = (one.metric, cell(one.value), interval, cell(one.median), one.n, evaluation.protocol, one.note)
+        cells = (
+            one.metric,
+            cell(one.value),
+            interval_cell(one),
+            cell(one.median),
+            one.n,
+            evaluation.protocol,
+            one.note,
+        )
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines) + "\n"
 
@@ -345,6 +351,11 @@ def markdown(evaluation: Evaluation) -> str:
 def cell(value: float | None) -> str:
     """A figure as tables have it."""
     return "" if value is None else "-" if np.isnan(value) else "infinite" if np.isinf(value) else f"{value:.3f}"
+
+
+def interval_cell(figure: Figure) -> str:
+    """The interval of a figure as tables have it."""
+    return "-" if np.isnan(figure.low) else f"{cell(figure.low)} to {cell(figure.high)}"
 
 
 def cautions_of(record: Mapping[str, Sequence[str]], patients: Sequence[str]) -> tuple[str, ...]:

@@ -38,13 +38,9 @@ def read_history(root: Path) -> History | None:
     if LOSS not in tags or EPOCH not in tags:
         return None
     ends = events.Scalars(EPOCH)  # written when an epoch ends, the loss at every step
-    losses = events.Scalars(LOSS)
-    owner = np.searchsorted([end.wall_time for end in ends], [one.wall_time for one in losses])
-    loss = [
-        (end.step, np.mean([one.value for one, own in zip(losses, owner, strict=True) if own == k]))
-        for k, end in enumerate(ends)
-        if np.any(owner == k)
-    ]
+    times, losses = np.array([(one.wall_time, one.value) for one in events.Scalars(LOSS)]).T
+    owner = np.searchsorted([end.wall_time for end in ends], times)
+    loss = [(end.step, losses[owner == k].mean()) for k, end in enumerate(ends) if np.any(owner == k)]
     dice = [(one.step, one.value) for one in events.Scalars(VALIDATION_DICE)] if VALIDATION_DICE in tags else []
     return History(root.name, _pairs(loss), _pairs(dice))
 

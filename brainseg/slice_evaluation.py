@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from brainseg.errors import InputError, UsageError
-from brainseg.evaluation import Advance, Subject, cell, open_subject, refuse_unreadable
+from brainseg.evaluation import Advance, Subject, cell, interval_cell, open_subject, refuse_unreadable
 from brainseg.leak import ALARM, NOTHING, copied_mask
 from brainseg.protocols import BY_SLICE, PROTOCOLS
 from brainseg.slice_scores import SliceSums, slice_figures, slice_sums
@@ -94,7 +93,7 @@ def evaluate_slices(
     step = advance(len(chosen)) if advance else None
     slices: dict[str, list[SliceSums]] = {}
     for patient in chosen:
-        for scored, sums in _of_patient(patient, names[patient.name], parts, subject).items():
+        for scored, sums in _of_patient(patient, names[patient.name], training, test, subject).items():
             slices.setdefault(scored, []).extend(sums)
         if step:
             step(f"{patient.name}: {len(test.intersection(names[patient.name]))} slices")
@@ -108,16 +107,16 @@ def evaluate_slices(
 
 
 def _of_patient(
-    patient: Patient, names: Sequence[str], split: SliceSplit, subject: Subject | None
+    patient: Patient, names: Sequence[str], training: Set[str], test: Set[str], subject: Subject | None
 ) -> dict[str, list[SliceSums]]:
-    """The sums of a patient's test slices, for the subject, the alarm and nothing."""
+    """The sums of a patient's test slices, for the subject, the alarm and nothing; `names` are all of its slices."""
     from brainseg.readers import read_ground_truth, read_patient
 
     truth = read_ground_truth(patient)
     if truth is None:
         raise InputError(patient.path, "has no mask", "evaluate patients with masks")
-    training = [z for z, name in enumerate(names) if name in set(split.training)]
-    test = [z for z, name in enumerate(names) if name in set(split.test)]
+    shown = [z for z, name in enumerate(names) if name in training]
+    scored = [z for z, name in enumerate(names) if name in test]
     result: dict[str, list[SliceSums]] = {}
     if subject is not None:
         mask, probability = subject.predict(read_patient(patient, force=True))
@@ -129,10 +128,10 @@ def _of_patient(
                 mask[..., z],
                 None if probability is None else probability[..., z],
             )
-            for z in test
+            for z in scored
         ]
-    result[ALARM] = [slice_sums(patient.name, names[z], truth[..., z], copied_mask(truth, z, training)) for z in test]
-    result[NOTHING] = [slice_sums(patient.name, names[z], truth[..., z], np.zeros_like(truth[..., z])) for z in test]
+    result[ALARM] = [slice_sums(patient.name, names[z], truth[..., z], copied_mask(truth, z, shown)) for z in scored]
+    result[NOTHING] = [slice_sums(patient.name, names[z], truth[..., z], np.zeros_like(truth[..., z])) for z in scored]
     return result
 
 
@@ -181,7 +180,16 @@ def slice_markdown(evaluation: SliceEvaluation) -> str:
     ]
     for metric in zip(*evaluation.figures.values(), strict=True):
         for scored, one in zip(evaluation.figures, metric, strict=True):
-            interval = "-" if np.isnan(one.low) else f"{cell(one.low)} to {cell(one.high)}"
-            cells: tuple[Any, ...] = (one.metric, scored, cell(one.value), interval, len(evaluation.slices[scored]))
-            lines.append(f"| {' | '.join(map(str, (*cells, one.n, evaluation.protocol, one.note)))} |")
+            slices = len(evaluation.slices[scored])
+            cells = (
+                one.metric,
+                scored,
+                cell(one.value),
+                interval_cell(one),
+                slices,
+                one.n,
+                evaluation.protocol,
+                one.note,
+            )
+            lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines) + "\n"
