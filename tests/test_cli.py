@@ -7,7 +7,6 @@ import json
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -15,10 +14,8 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from command import brainseg, open_bundles_with
 
-from brainseg import bundle as bundles
-from brainseg.bundle import Bundle
-from brainseg.cli import main
 from brainseg.phantom import Phantom, make_phantom, write_phantom_dicom, write_phantom_nifti, write_phantom_tiff
 
 UNTRAINED = ["resnet34_unet", "resnet50_attention_unet", "resnet50_unet"]
@@ -34,12 +31,7 @@ class Bright(torch.nn.Module):
 
 @pytest.fixture(autouse=True)
 def quick_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = bundles.open_bundle
-
-    def quick(*args: object, **kwargs: object) -> Bundle:
-        return replace(original(*args, **kwargs), network=Bright())  # type: ignore[arg-type]
-
-    monkeypatch.setattr(bundles, "open_bundle", quick)
+    open_bundles_with(Bright(), monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -55,13 +47,6 @@ def patients(phantom: Phantom, tmp_path: Path) -> Path:
     write_phantom_nifti(phantom, folder, "nifti_one")
     write_phantom_dicom(phantom, folder, "dicom_one")
     return folder
-
-
-def brainseg(*arguments: object) -> int:
-    """Exit code of `brainseg ARGUMENTS`, run in this process."""
-    with pytest.raises(SystemExit) as ended:
-        main([str(argument) for argument in arguments])
-    return int(ended.value.code or 0)
 
 
 def rows(out: Path) -> dict[str, dict[str, str]]:

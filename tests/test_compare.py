@@ -7,16 +7,14 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from command import brainseg, open_bundles_with
 
 from brainseg import bundle as bundles
-from brainseg.bundle import Bundle
-from brainseg.cli import main
 from brainseg.competitors import compare_folders, read_scored, unique_labels
 from brainseg.errors import InputError, UsageError
 from brainseg.phantom import make_phantom, write_phantom_nifti
@@ -34,12 +32,7 @@ class Bright(torch.nn.Module):
 
 @pytest.fixture
 def quick_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = bundles.open_bundle
-
-    def quick(*args: object, **kwargs: object) -> Bundle:
-        return replace(original(*args, **kwargs), network=Bright())  # type: ignore[arg-type]
-
-    monkeypatch.setattr(bundles, "open_bundle", quick)
+    open_bundles_with(Bright(), monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -59,12 +52,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         brainseg("evaluate", "--data", root / "data", "--predictions", root / "whole", "--out", root / "a", "-q") == 0
     )
     return root
-
-
-def brainseg(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as ended:
-        main([str(argument) for argument in arguments])
-    return int(ended.value.code or 0)
 
 
 def rows(out: Path) -> dict[str, dict[str, str]]:

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from command import brainseg
 from torch.nn import functional
 
 from brainseg.bundle import open_bundle, read_config, shipped
-from brainseg.cli import main
 from brainseg.phantom import make_phantom, write_phantom_tiff
 
 DEPTHS = {"resnet34_unet": 34, "resnet50_unet": 50, "resnet50_attention_unet": 50}
@@ -92,12 +92,6 @@ def network(name: str, kind: str = "train", **settings: Any) -> torch.nn.Module:
     parser.update(settings)
     made: torch.nn.Module = parser.get_parsed_content("network_def")
     return made.eval()
-
-
-def brainseg(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as ended:
-        main([str(argument) for argument in arguments])
-    return int(ended.value.code or 0)
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command import brainseg
 
 from brainseg import protocols
 from brainseg.case import TIFF_AFFINE
-from brainseg.cli import main
 from brainseg.errors import InputError, UsageError
 from brainseg.evaluation import evaluate, markdown
 from brainseg.leak import ALARM, NOTHING
@@ -52,12 +52,6 @@ def predicted(folder: Path, phantom: Phantom, *names: str, mask: np.ndarray | No
     for name in names:
         write_mask(folder / name / "mask.nii.gz", phantom.mask if mask is None else mask, TIFF_AFFINE)
     return folder
-
-
-def brainseg(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as ended:
-        main([str(argument) for argument in arguments])
-    return int(ended.value.code or 0)
 
 
 def rows(table: str) -> list[dict[str, str]]:

@@ -10,18 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from command import brainseg
 
 from brainseg.bundle import open_bundle
-from brainseg.cli import main
 from brainseg.phantom import make_phantom, write_phantom_tiff
 
 SHIP = Path(__file__).resolve().parents[1] / "scripts" / "ship_weights.py"
-
-
-def brainseg(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as ended:
-        main([str(argument) for argument in arguments])
-    return int(ended.value.code or 0)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,29 @@
+"""`brainseg` run inside the tests' own process, with a network that takes no time where one is wanted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from brainseg import bundle as bundles
+from brainseg.bundle import Bundle
+from brainseg.cli import main
+
+
+def brainseg(*arguments: object) -> int:
+    """Exit code of `brainseg ARGUMENTS`."""
+    with pytest.raises(SystemExit) as ended:
+        main([str(argument) for argument in arguments])
+    return int(ended.value.code or 0)
+
+
+def open_bundles_with(network: torch.nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every bundle that is opened from now on has `network` in place of its own."""
+    original = bundles.open_bundle
+
+    def quick(*args: object, **kwargs: object) -> Bundle:
+        return replace(original(*args, **kwargs), network=network)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(bundles, "open_bundle", quick)
