@@ -14,10 +14,13 @@ class BrainsegError(Exception):
     exit_code = 3
 
     def __init__(self, where: str | Path, cause: str, remedy: str) -> None:
-        super().__init__(f"{where}: {cause}; {remedy}")
+        super().__init__(str(where), cause, remedy)  # what another process needs to make it again
         self.where = str(where)
         self.cause = cause
         self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.cause}; {self.remedy}"
 
 
 class InputError(BrainsegError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from brainseg.errors import BrainsegError
 from brainseg.measures import Lesion
 
 
@@ -60,3 +61,25 @@ class CaseDetail:
     lesions: tuple[Lesion, ...] = ()
     truth_ml: float | None = None
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Done:
+    """A case with results; `fresh` unless they lay there from an earlier run."""
+
+    row: CohortRow
+    detail: CaseDetail
+    fresh: bool
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A failure for the tables, and the line that says it on the terminal, with the very file."""
+
+    failure: Failure
+    message: str
+
+    @classmethod
+    def of(cls, case: str, shown: str, error: BrainsegError) -> Failed:
+        """The failure of `case`, which came from `shown`."""
+        return cls(Failure(case=case, input=shown, cause=error.cause, remedy=error.remedy), str(error))

@@ -16,7 +16,8 @@ from brainseg.cli.options import any_path, verbosity
 def demo(context: click.Context, out: Path, quiet: bool) -> None:
     """Segment a synthetic patient with the shipped weights: proves the installation, not the accuracy."""
     from brainseg.cli.progress import progress
-    from brainseg.cohort import Options, run_cohort
+    from brainseg.cohort import run_cohort
+    from brainseg.job import Options
     from brainseg.measures import dice
     from brainseg.phantom import make_phantom, write_phantom_nifti
     from brainseg.readers import read_ground_truth

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -18,12 +19,13 @@ def progress(label: str, total: int, *, quiet: bool) -> Iterator[Advance]:
         yield lambda line: None
         return
     if not sys.stderr.isatty():
-        done = 0
+        done, started = 0, time.monotonic()
 
         def plain(line: str) -> None:
             nonlocal done
             done += 1
-            click.echo(f"{label} {done}/{total}  {line}")
+            left = (time.monotonic() - started) * (total - done) / done
+            click.echo(f"{label} {done}/{total}  {line}" + (f"  (about {_duration(left)} left)" if left > 30 else ""))
 
         yield plain
         return
@@ -39,3 +41,10 @@ def progress(label: str, total: int, *, quiet: bool) -> Iterator[Advance]:
             bar.advance(task)
 
         yield advance
+
+
+def _duration(seconds: float) -> str:
+    """Seconds, minutes or hours, whichever a person would say."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -26,6 +26,7 @@ FORMATS = ("nifti", "tiff")
 @click.option("--backend", type=click.Choice(["auto", "torch"]), default="auto", show_default=True)
 @click.option("--force", is_flag=True, help="Segment a series that does not say it is FLAIR.")
 @click.option("--allow-gap", is_flag=True, help="Accept a DICOM series with missing slices.")
+@click.option("--cluster", metavar="ADDRESS", help="Let the workers of this dask scheduler do the cases.")
 @click.option("--trust-bundle", is_flag=True, help="Run the configs of a foreign bundle: they are code.")
 @click.option("--format", "formats", metavar="nifti,tiff", help="Besides mask.nii.gz (default: what suits the input).")
 @click.option("--save-probability", is_flag=True, help="Also write probability.nii.gz.")
@@ -48,6 +49,7 @@ def segment(
     backend: str,
     force: bool,
     allow_gap: bool,
+    cluster: str | None,
     trust_bundle: bool,
     formats: str | None,
     save_probability: bool,
@@ -56,7 +58,8 @@ def segment(
 ) -> None:
     """Segment the patients in INPUTS: patient folders, folders of patients, NIfTI files, DICOM folders or zips."""
     from brainseg.cli.progress import progress
-    from brainseg.cohort import Options, run_cohort
+    from brainseg.cohort import run_cohort
+    from brainseg.job import Options
 
     chosen = tuple(word.strip() for word in formats.split(",")) if formats else None
     if chosen and (unknown := [word for word in chosen if word not in FORMATS]):
@@ -80,7 +83,7 @@ def segment(
         save_probability=save_probability,
         overwrite=overwrite,
     )
-    outcome = run_cohort(inputs, out, options, lambda total: progress("segment", total, quiet=quiet))
+    outcome = run_cohort(inputs, out, options, lambda total: progress("segment", total, quiet=quiet), cluster=cluster)
     for message in outcome.messages:
         click.echo(f"error: {message}", err=True)
     if not quiet:

@@ -1,0 +1,135 @@
+"""One case from its files to its results, in three steps that can overlap with those of other cases."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+from brainseg.case import Case, Segmentation
+from brainseg.errors import BrainsegError, MachineError
+from brainseg.job import RECORD, Job, Options, done_before, fingerprint, input_hashes, write_record
+from brainseg.results import CaseDetail, CohortRow, Done, Failed
+
+if TYPE_CHECKING:
+    from brainseg.bundle import Bundle
+
+log = logging.getLogger(__name__)
+Result = TypeVar("Result")
+Given = ParamSpec("Given")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A case that is read and waits for the network, with what its record will say and the time spent so far."""
+
+    job: Job
+    case: Case
+    made_from: str
+    hashes: dict[str, str]
+    seconds: float
+
+
+def attempt(job: Job, step: Callable[Given, Result], *args: Given.args, **kwargs: Given.kwargs) -> Result | Failed:
+    """What `step(*args, **kwargs)` gives, or why this one case fails; what would fail every case is raised."""
+    try:
+        return step(*args, **kwargs)
+    except MachineError:
+        raise
+    except BrainsegError as known:
+        error = known
+    except MemoryError:
+        error = BrainsegError(job.shown, "not enough memory", "use a machine with more")
+    except Exception as bug:
+        log.debug("%s failed", job.patient.name, exc_info=True)
+        error = BrainsegError(job.shown, f"{type(bug).__name__}: {bug}", "this is a bug; run with -v and report it")
+    return Failed.of(job.patient.name, job.shown, error)
+
+
+def load(job: Job, bundles: Sequence[Bundle], out: Path, options: Options) -> Loaded | Done:
+    """Step 1: the case as read, or its results where they were made before from the same inputs and settings."""
+    from brainseg.readers import read_patient
+
+    if job.patient.problem is not None:
+        raise job.patient.problem
+    started = time.perf_counter()
+    folder = out / job.patient.name
+    hashes = input_hashes(job, options)
+    made_from = fingerprint(hashes, bundles, options)
+    if not options.overwrite and (before := done_before(folder, made_from)) is not None:
+        row, notes = before
+        return Done(row, _detail(folder, notes, options.truth_ml.get(job.patient.name)), fresh=False)
+    case = read_patient(
+        job.patient,
+        pre=options.pre,
+        post=options.post,
+        spacing_mm=options.spacing_mm,
+        force=options.force,
+        allow_gap=options.allow_gap,
+    )
+    return Loaded(job, case, made_from, hashes, time.perf_counter() - started)
+
+
+def segmented(loaded: Loaded, bundles: Sequence[Bundle], options: Options) -> Segmentation:
+    """Step 2: the network and the clean-up."""
+    from brainseg.inference import segment
+
+    return segment(loaded.case, bundles, tta=options.tta)
+
+
+def finish(loaded: Loaded, result: Segmentation, out: Path, options: Options) -> Done:
+    """Step 3: measured and written; the record comes last."""
+    started = time.perf_counter()
+    job, case = loaded.job, loaded.case
+    folder = out / job.patient.name
+    row = _write_case(folder, job, case, result, options)
+    spent = loaded.seconds + result.seconds + time.perf_counter() - started
+    row = replace(row, seconds=round(spent, 2))
+    notes = [note for note in (*case.notes, job.patient.why) if note]
+    write_record(folder, loaded.made_from, loaded.hashes, notes, row)
+    return Done(row, _detail(folder, notes, options.truth_ml.get(job.patient.name)), fresh=True)
+
+
+def _write_case(folder: Path, job: Job, case: Case, result: Segmentation, options: Options) -> CohortRow:
+    from brainseg.measures import case_confidence, find_lesions, volume_ml
+    from brainseg.quality import flags_of
+    from brainseg.writers.nifti import write_mask, write_probability
+    from brainseg.writers.overlay import write_overlay
+    from brainseg.writers.tables import write_lesions
+    from brainseg.writers.tiff import write_tiff_masks
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / RECORD).unlink(missing_ok=True)
+    lesions = find_lesions(result.mask, result.probability, case.affine, case.spacing_mm)
+    confidence = case_confidence(result.probability, result.mask)
+    in_mm = case.spacing_mm is not None
+    write_mask(folder / "mask.nii.gz", result.mask, case.affine, in_mm=in_mm)
+    if options.save_probability:
+        write_probability(folder / "probability.nii.gz", result.probability, case.affine, in_mm=in_mm)
+    formats = options.formats or ((case.layout,) if case.layout == "tiff" else ())
+    if "tiff" in formats and case.layout == "tiff":
+        write_tiff_masks(folder, case, result.mask)
+    write_lesions(folder / "lesions.csv", lesions)
+    write_overlay(folder / "overlay.png", case, result.mask)
+    return CohortRow(
+        case=job.patient.name,
+        status="done",
+        volume_ml=volume_ml(result.mask, case.spacing_mm) if case.spacing_mm else None,
+        volume_voxels=int(result.mask.sum()),
+        lesions=len(lesions),
+        confidence=round(confidence, 4),
+        flags=flags_of(case, result, confidence, certain=job.patient.certain),
+        seconds=0.0,
+        input=job.shown,
+        error="",
+    )
+
+
+def _detail(folder: Path, notes: Sequence[str], truth_ml: float | None) -> CaseDetail:
+    from brainseg.writers.tables import read_lesions
+
+    lesions = tuple(read_lesions(folder / "lesions.csv"))
+    return CaseDetail(overlay=folder / "overlay.png", lesions=lesions, truth_ml=truth_ml, notes=tuple(notes))

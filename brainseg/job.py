@@ -1,0 +1,180 @@
+"""One patient to be segmented: what goes into the result, and whether just that was done before."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from brainseg import __version__
+from brainseg.bundle import DEFAULT, file_sha256, shipped, ships_weights
+from brainseg.errors import BrainsegError, UsageError
+from brainseg.results import CohortRow, Failed
+from brainseg.study import Patient, find_patients
+from brainseg.study.names import safe_name, unique
+
+if TYPE_CHECKING:
+    from brainseg.bundle import Bundle
+
+RECORD = "case.json"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user asked of a cohort; the fields are the options of `brainseg segment`."""
+
+    bundle: str | None = None
+    ensemble: bool = False
+    tta: bool = False
+    threshold: float | None = None
+    pre: Path | None = None
+    post: Path | None = None
+    spacing_mm: tuple[float, float, float] | None = None
+    series: str | None = None
+    device: str = "auto"
+    force: bool = False
+    allow_gap: bool = False
+    trust_bundle: bool = False
+    formats: tuple[str, ...] | None = None
+    save_probability: bool = False
+    overwrite: bool = False
+    truth_ml: dict[str, float] = field(default_factory=dict)
+
+    def absolute(self) -> Options:
+        """The same for a process with another working directory."""
+        pre, post = (None if path is None else path.absolute() for path in (self.pre, self.post))
+        bundle = self.bundle
+        if bundle is not None and bundle not in shipped():
+            bundle = str(Path(bundle).absolute())
+        return replace(self, pre=pre, post=post, bundle=bundle)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A patient under its final name.
+
+    Attributes:
+        patient: as found; its name is unique in the cohort, and that of its folder.
+        base: what the paths of its files are relative to in the manifest.
+        shown: where it came from, relative to what the user gave.
+    """
+
+    patient: Patient
+    base: Path
+    shown: str
+
+
+def bundles_of(options: Options) -> list[Bundle]:
+    """The bundles that `options` ask for; with `ensemble` all that ship with weights."""
+    from brainseg.bundle import open_bundle
+
+    names = [options.bundle or DEFAULT]
+    if options.ensemble:
+        names = [name for name in shipped() if ships_weights(name)]
+    return [
+        open_bundle(name, device=options.device, threshold=options.threshold, trust=options.trust_bundle)
+        for name in names
+    ]
+
+
+def find_jobs(inputs: Sequence[Path], options: Options, stack: ExitStack) -> tuple[list[Job], list[Failed]]:
+    """The patients under `inputs`, and the inputs in which none could be found.
+
+    Args:
+        inputs: as the user gave them; a zip is opened, and its files are gone when `stack` closes.
+        options: of which `series` narrows the search.
+        stack: closes what was opened.
+
+    Raises:
+        UsageError: an input that does not exist, or a series that is not there.
+    """
+    from brainseg.readers.archive import opened
+
+    jobs: list[Job] = []
+    failures: list[Failed] = []
+    for path in inputs:
+        try:
+            folder = stack.enter_context(opened(path))
+            zipped = folder != path
+            for patient in find_patients(folder, series=options.series, name=path.stem if zipped else None):
+                inside = patient.path.relative_to(folder) if patient.path.is_relative_to(folder) else Path()
+                shown = path.name if inside == Path() else f"{path.name}/{inside.as_posix()}"
+                jobs.append(Job(patient, folder, shown))
+        except UsageError:
+            raise
+        except BrainsegError as error:
+            failures.append(Failed.of(safe_name(path.stem), path.name, error))
+    names = unique(job.patient.name for job in jobs)
+    return [
+        replace(job, patient=replace(job.patient, name=name)) for job, name in zip(jobs, names, strict=True)
+    ], failures
+
+
+def input_hashes(job: Job, options: Options) -> dict[str, str]:
+    """SHA-256 of every file that goes into a case, by its path relative to the input."""
+    patient = job.patient
+    files = [file for series in (patient.flair, patient.pre, patient.post) if series for file in series.files]
+    extra = [path for path in (options.pre, options.post) if path is not None and path.is_file()]
+    hashes = {}
+    for file in sorted({*files, *extra}):
+        shown = file.relative_to(job.base).as_posix() if file.is_relative_to(job.base) else file.name
+        hashes[shown] = file_sha256(file)
+    return hashes
+
+
+def fingerprint(hashes: dict[str, str], bundles: Sequence[Bundle], options: Options) -> str:
+    """One hash of inputs, settings and weights: equal means that the results would be the same."""
+    decides = {
+        "version": __version__,
+        "inputs": hashes,
+        "weights": [bundle.weights_sha256 for bundle in bundles],
+        "thresholds": [bundle.threshold for bundle in bundles],
+        "tta": options.tta,
+        "spacing": options.spacing_mm,
+        "formats": options.formats,
+        "probability": options.save_probability,
+        "device": bundles[0].device.type,
+    }
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+
+
+def write_record(folder: Path, made_from: str, hashes: dict[str, str], notes: Sequence[str], row: CohortRow) -> None:
+    """Says in `folder` that the case is done: written last, so that a case without it is done again.
+
+    Args:
+        folder: of the case.
+        made_from: its `fingerprint`.
+        hashes: its `input_hashes`.
+        notes: of the reader.
+        row: of cohort.csv.
+    """
+    from brainseg.writers.tables import write_json
+
+    files = sorted(path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    content = {"fingerprint": made_from, "inputs": hashes, "notes": list(notes), "row": asdict(row), "files": files}
+    write_json(folder / RECORD, content)
+
+
+def done_before(folder: Path, made_from: str) -> tuple[CohortRow, list[str]] | None:
+    """The row and notes of a case that was made from the same before, and none of whose files is gone."""
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        if record["fingerprint"] != made_from or not all((folder / name).is_file() for name in record["files"]):
+            return None
+        row = record["row"]
+        return CohortRow(**{**row, "flags": tuple(row["flags"])}), [str(note) for note in record["notes"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def recorded_inputs(folder: Path) -> dict[str, Any] | None:
+    """The `input_hashes` that the case in `folder` was made from; None where it is not done."""
+    record = folder / RECORD
+    if not record.is_file():
+        return None
+    inputs: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))["inputs"]
+    return inputs
