@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 Advance = Callable[[str], None]
 Progress = Callable[[int], AbstractContextManager[Advance]]
 RECORD = "case.json"
+ANIMATION = "overlay.gif"
 NONE_SUCCEEDED, SOME_FAILED = 3, 4
 
 
@@ -224,23 +225,28 @@ def _process(job: _Job, bundles: Sequence[Bundle], out: Path, options: Options) 
         allow_gap=options.allow_gap,
     )
     result = segment(case, bundles, tta=options.tta)
-    row = _write_case(folder, job, case, result, options)
+    row = _write_case(folder, job, case, result, bundles[0], options)
     row = replace(row, seconds=round(time.perf_counter() - started, 2))
     notes = [note for note in (*case.notes, patient.why) if note]
     write_json(folder / RECORD, {"fingerprint": fingerprint, "inputs": hashes, "notes": notes, "row": asdict(row)})
     return row, _detail(folder, notes, truth_ml), True
 
 
-def _write_case(folder: Path, job: _Job, case: Case, result: Segmentation, options: Options) -> CohortRow:
+def _write_case(
+    folder: Path, job: _Job, case: Case, result: Segmentation, bundle: Bundle, options: Options
+) -> CohortRow:
     from brainseg.measures import case_confidence, find_lesions, volume_ml
+    from brainseg.presence import slice_presence
     from brainseg.quality import flags_of
+    from brainseg.writers.animation import write_animation
     from brainseg.writers.nifti import write_mask, write_probability
     from brainseg.writers.overlay import write_overlay
-    from brainseg.writers.tables import write_lesions
+    from brainseg.writers.tables import write_lesions, write_slices
     from brainseg.writers.tiff import write_tiff_masks
 
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / RECORD).unlink(missing_ok=True)
+    for stale in (RECORD, ANIMATION):
+        (folder / stale).unlink(missing_ok=True)
     lesions = find_lesions(result.mask, result.probability, case.affine, case.spacing_mm)
     confidence = case_confidence(result.probability, result.mask)
     in_mm = case.spacing_mm is not None
@@ -251,7 +257,11 @@ def _write_case(folder: Path, job: _Job, case: Case, result: Segmentation, optio
     if "tiff" in formats and case.layout == "tiff":
         write_tiff_masks(folder, case, result.mask)
     write_lesions(folder / "lesions.csv", lesions)
+    slices = slice_presence(result.mask, result.probability, case.affine, case.spacing_mm, bundle.presence)
+    write_slices(folder / "slices.csv", slices)
     write_overlay(folder / "overlay.png", case, result.mask)
+    if "gif" in formats:
+        write_animation(folder / ANIMATION, case, result.mask)
     return CohortRow(
         case=job.patient.name,
         status="done",
