@@ -296,12 +296,13 @@ def _input_hashes(job: _Job, options: Options) -> dict[str, str]:
 
 
 def _fingerprint(hashes: dict[str, str], bundles: Sequence[Bundle], options: Options) -> str:
-    """One hash of inputs, settings and weights: equal means that the mask would be the same."""
+    """One hash of inputs, settings and weights: equal means that the results would be the same."""
     decides = {
         "version": __version__,
         "inputs": hashes,
         "weights": [bundle.weights_sha256 for bundle in bundles],
         "thresholds": [bundle.threshold for bundle in bundles],
+        "presence": bundles[0].presence,
         "tta": options.tta,
         "spacing": options.spacing_mm,
         "formats": options.formats,

@@ -14,16 +14,7 @@ from brainseg.case import FLAIR, Case
 from brainseg.errors import InputError, UsageError
 from brainseg.protocols import BY_SLICE, PROTOCOLS, ten_of, volume_of_d
 from brainseg.scores import CaseScores, score_case
-from brainseg.statistics import (
-    LEVEL,
-    RESAMPLES,
-    Figure,
-    detection,
-    global_dice,
-    mean_figure,
-    roc_curve,
-    summarise,
-)
+from brainseg.statistics import LEVEL, RESAMPLES, Figure, global_dice, mean_figure, summarise
 from brainseg.study import Patient, find_patients
 
 if TYPE_CHECKING:
@@ -327,6 +318,7 @@ def write_evaluation(evaluation: Evaluation, out: Path, *, settings: dict[str, A
     from brainseg.review import write_review
     from brainseg.writers.atomic import replacing
     from brainseg.writers.pictures import write_pictures
+    from brainseg.writers.roc import write_roc
     from brainseg.writers.tables import write_json, write_table
 
     out.mkdir(parents=True, exist_ok=True)
@@ -346,22 +338,8 @@ def write_evaluation(evaluation: Evaluation, out: Path, *, settings: dict[str, A
     with replacing(out / "summary.md") as temporary:
         temporary.write_text(markdown(evaluation), encoding="utf-8")
     if evaluation.protocol == "E":
-        _write_roc(evaluation, out)
+        write_roc(out, evaluation.scores, evaluation.figures)
     write_review(out, evaluation, settings or {"what": evaluation.what})
-
-
-def _write_roc(evaluation: Evaluation, out: Path) -> None:
-    from brainseg.writers.atomic import replacing
-    from brainseg.writers.charts import roc_figure
-    from brainseg.writers.overlay import figure_png
-    from brainseg.writers.tables import write_table
-
-    curves = {of: roc_curve(*known) for of, known in detection(evaluation.scores).items()}
-    rows = [(of, *map(float, row)) for of, curve in curves.items() for row in zip(*curve, strict=True)]
-    write_table(out / "roc.csv", ("of", "threshold", "sensitivity", "specificity"), rows)
-    content = figure_png(roc_figure(curves, evaluation.figures), 100)
-    with replacing(out / "roc.png") as temporary:
-        temporary.write_bytes(content)
 
 
 _ARRAYS = ("slice_truth", "slice_score", "slice_marked", "positives", "negatives")

@@ -11,7 +11,7 @@ import torch
 from command import brainseg, open_bundles_with
 from matplotlib import image as pictures
 
-from brainseg.bundle import Bundle, open_bundle
+from brainseg.bundle import Bundle, open_bundle, read_config, shipped
 from brainseg.case import TIFF_AFFINE, Case
 from brainseg.errors import InputError, UsageError
 from brainseg.inference import segment
@@ -96,6 +96,17 @@ def test_a_network_that_marks_nothing_is_asked_about_the_whole_slice(bundle: Bun
     found = occlusion_saliency(planted(), replace(bundle, network=Blind()), 1)
     assert not found.marked
     assert not found.drop.any()
+
+
+@pytest.mark.parametrize("name", sorted(shipped()))
+def test_every_network_can_be_asked_as_it_is(name: str, bundle: Bundle) -> None:
+    torch.manual_seed(0)
+    network = read_config(shipped()[name], "inference").get_parsed_content("network_def").eval()
+    case = planted()
+    drop = occlusion_saliency(replace(case, image=case.image[:, 8:56, 8:56]), replace(bundle, network=network), 2).drop
+    assert drop.shape == (48, 48, 4)
+    assert np.isfinite(drop).all()
+    assert drop[..., 2].any()
 
 
 def test_slices_that_are_too_small_are_refused(bundle: Bundle) -> None:

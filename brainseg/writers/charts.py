@@ -83,8 +83,12 @@ def roc_figure(curves: Mapping[str, Curve], figures: Sequence[Summary]) -> Figur
         words = [f"mask: sensitivity {_told(found)}", f"mask: specificity {_told(spared)}", f"area {_told(area)}"]
         if not math.isnan(area.value):
             axes.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8)
-            axes.plot([0, *(1 - specificity)], [0, *sensitivity], color=_colour(0), linewidth=1.6, clip_on=False)
-            axes.plot(1 - spared.value, found.value, "o", color=_colour(1), markersize=7, clip_on=False)
+            style: dict[str, Any] = {"linewidth": 1.6, "clip_on": False}
+            curve = "highest probability, before clean-up"
+            axes.plot([0, *(1 - specificity)], [0, *sensitivity], color=_colour(0), label=curve, **style)
+            point = "mask, after clean-up"
+            axes.plot(1 - spared.value, found.value, "o", color=_colour(1), markersize=7, label=point, clip_on=False)
+            axes.legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 0.15))
         axes.text(0.97, 0.04, "\n".join(words), transform=axes.transAxes, ha="right", va="bottom", size=8)
     return figure
 

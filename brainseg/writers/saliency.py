@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from brainseg.saliency import Saliency
 
 HEAT = "inferno"
-FAINTEST = 0.1  # of the largest drop; what is below is not painted
+FAINTEST = 0.1  # of the scale; what is below is not painted
+LEAST_SCALE = 0.5  # a logit; nothing smaller is made to look like much
 
 
 def write_saliency(path: Path, case: Case, mask: NDArray[Any], saliency: Saliency, place: int, network: str) -> None:
@@ -55,7 +56,7 @@ def write_saliency(path: Path, case: Case, mask: NDArray[Any], saliency: Salienc
     for axes, shown in zip(panels, (bare, one, one), strict=True):
         draw_slice(axes, shown, box, line=1.2)
         sides(axes, size=9)
-    largest = max(float(drop.max()), 1e-6)
+    largest = max(float(drop.max()), LEAST_SCALE)
     heat = np.ma.masked_less(drop[box], FAINTEST * largest)
     style: dict[str, Any] = {"cmap": HEAT, "vmin": 0, "vmax": largest, "alpha": 0.55, "aspect": one.aspect}
     painted = panels[2].imshow(heat, interpolation="nearest", **style)
@@ -68,7 +69,7 @@ def write_saliency(path: Path, case: Case, mask: NDArray[Any], saliency: Salienc
     figure.text(0.12 / width, 1 - 0.2 / height, words, size=11, weight="bold", **title)
     for k, label in enumerate(("FLAIR", "contour of the mask", "what the answer hangs on (drop of the mean logit)")):
         figure.text((k * side + 0.12) / width, 1 - 0.48 / height, label, size=9, **title)
-    for line, text in enumerate(textwrap.wrap(_legend(saliency), 150)):
+    for line, text in enumerate(textwrap.wrap(_legend(saliency, heat.count() > 0), 150)):
         figure.text(0.12 / width, (foot - 0.2 - 0.18 * line) / height, text, size=8, **title)
     figure.text(0.12 / width, 0.14 / height, NOTICE, color=FAINT_COLOUR, size=7.5, va="center")
     content = figure_png(figure, DPI)
@@ -76,13 +77,14 @@ def write_saliency(path: Path, case: Case, mask: NDArray[Any], saliency: Salienc
         partial.write_bytes(content)
 
 
-def _legend(saliency: Saliency) -> str:
+def _legend(saliency: Saliency, any_heat: bool) -> str:
     side = f"{saliency.square_pixels} pixels"
     if saliency.square_mm is not None:
         side += f" ({saliency.square_mm:.0f} mm)"
-    over = "what it marks on this slice" if saliency.marked else "the whole slice, as it marks nothing here"
+    over = "what it marks on this slice" if saliency.marked else "the whole slice (it marks nothing here)"
+    nowhere = "" if any_heat else "; here it hardly falls wherever the square lies"
     return (
         f"Occlusion sensitivity: how far the network's mean logit over {over} falls while a square of {side} is hidden "
-        "behind the mean grey of the head. Its blocks are as coarse as the square. It shows what the network looked "
-        "at, and is no proof that the mask is right or that there is a tumour."
+        f"behind the mean grey of the head{nowhere}. Its blocks are as coarse as the square. It shows what the network "
+        "looked at, and is no proof that the mask is right or that there is a tumour."
     )
