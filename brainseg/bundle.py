@@ -47,6 +47,7 @@ class Bundle:
         pixel_mm: in-plane pixel size of the network's frame, taken to be that of a slice without spacing.
         threshold: probability at or above which a voxel is abnormal.
         temperature: what the logits are divided by to make probabilities.
+        presence: slope and offset of `presence.presence_probability`.
         weights_sha256: hash of the weights file.
         version: of the bundle, from its metadata.
     """
@@ -62,6 +63,7 @@ class Bundle:
     pixel_mm: float
     threshold: float
     temperature: float
+    presence: tuple[float, float]
     weights_sha256: str
     version: str
 
@@ -180,6 +182,10 @@ def open_bundle(
         pixel_mm=float(parser.get_parsed_content("pixel_mm")),
         threshold=float(parser.get_parsed_content("threshold")),
         temperature=float(parser.get_parsed_content("temperature")),
+        presence=(
+            float(parser.get_parsed_content("presence_slope")),
+            float(parser.get_parsed_content("presence_offset")),
+        ),
         weights_sha256=weights_sha256,
         version=str(metadata["version"]),
     )

@@ -17,6 +17,7 @@ from brainseg.results import CaseDetail, CohortRow, Done, Failed
 if TYPE_CHECKING:
     from brainseg.bundle import Bundle
 
+ANIMATION = "overlay.gif"
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 Given = ParamSpec("Given")
@@ -80,12 +81,12 @@ def segmented(loaded: Loaded, bundles: Sequence[Bundle], options: Options) -> Se
     return segment(loaded.case, bundles, tta=options.tta)
 
 
-def finish(loaded: Loaded, result: Segmentation, out: Path, options: Options) -> Done:
+def finish(loaded: Loaded, result: Segmentation, bundles: Sequence[Bundle], out: Path, options: Options) -> Done:
     """Step 3: measured and written; the record comes last."""
     started = time.perf_counter()
     job, case = loaded.job, loaded.case
     folder = out / job.patient.name
-    row = _write_case(folder, job, case, result, options)
+    row = _write_case(folder, job, case, result, bundles[0], options)
     spent = loaded.seconds + result.seconds + time.perf_counter() - started
     row = replace(row, seconds=round(spent, 2))
     notes = [note for note in (*case.notes, job.patient.why) if note]
@@ -93,16 +94,21 @@ def finish(loaded: Loaded, result: Segmentation, out: Path, options: Options) ->
     return Done(row, _detail(folder, notes, options.truth_ml.get(job.patient.name)), fresh=True)
 
 
-def _write_case(folder: Path, job: Job, case: Case, result: Segmentation, options: Options) -> CohortRow:
+def _write_case(
+    folder: Path, job: Job, case: Case, result: Segmentation, bundle: Bundle, options: Options
+) -> CohortRow:
     from brainseg.measures import case_confidence, find_lesions, volume_ml
+    from brainseg.presence import slice_presence
     from brainseg.quality import flags_of
+    from brainseg.writers.animation import write_animation
     from brainseg.writers.nifti import write_mask, write_probability
     from brainseg.writers.overlay import write_overlay
-    from brainseg.writers.tables import write_lesions
+    from brainseg.writers.tables import write_lesions, write_slices
     from brainseg.writers.tiff import write_tiff_masks
 
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / RECORD).unlink(missing_ok=True)
+    for stale in (RECORD, ANIMATION):
+        (folder / stale).unlink(missing_ok=True)
     lesions = find_lesions(result.mask, result.probability, case.affine, case.spacing_mm)
     confidence = case_confidence(result.probability, result.mask)
     in_mm = case.spacing_mm is not None
@@ -113,7 +119,11 @@ def _write_case(folder: Path, job: Job, case: Case, result: Segmentation, option
     if "tiff" in formats and case.layout == "tiff":
         write_tiff_masks(folder, case, result.mask)
     write_lesions(folder / "lesions.csv", lesions)
+    slices = slice_presence(result.mask, result.probability, case.affine, case.spacing_mm, bundle.presence)
+    write_slices(folder / "slices.csv", slices)
     write_overlay(folder / "overlay.png", case, result.mask)
+    if "gif" in formats:
+        write_animation(folder / ANIMATION, case, result.mask)
     return CohortRow(
         case=job.patient.name,
         status="done",

@@ -77,7 +77,7 @@ def work_on(job: Job, weights: Sequence[str], out: Path, options: Options) -> Do
         return loaded
     with _network:  # a worker may have several threads, and one network
         result = attempt(job, segmented, loaded, bundles, options)
-    return result if isinstance(result, Failed) else attempt(job, finish, loaded, result, out, options)
+    return result if isinstance(result, Failed) else attempt(job, finish, loaded, result, bundles, out, options)
 
 
 @lru_cache(maxsize=1)

@@ -126,7 +126,7 @@ def overlapped(
             if isinstance(loaded, Loaded):
                 result = attempt(job, segmented, loaded, bundles, options)
                 if not isinstance(result, Failed):
-                    return writer.submit(attempt, job, finish, loaded, result, out, options)
+                    return writer.submit(attempt, job, finish, loaded, result, bundles, out, options)
                 loaded = result
             settled: Future[Done | Failed] = Future()
             settled.set_result(loaded)

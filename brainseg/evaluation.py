@@ -19,6 +19,7 @@ from brainseg.study import Patient, find_patients
 
 if TYPE_CHECKING:
     from brainseg.members import Member
+    from brainseg.presence import Presence
     from brainseg.writers.overlay import AxialSlice
 
 Array = NDArray[Any]
@@ -58,12 +59,14 @@ class Subject:
         predict: gives mask and probability of a case.
         patients: those that it has an opinion on.
         cautions: what a reader of its figures must know.
+        presence: of its bundle, where it has one alone.
     """
 
     what: str
     predict: Predictor
     patients: tuple[Patient, ...]
     cautions: tuple[str, ...] = ()
+    presence: Presence | None = None
 
 
 def evaluate(
@@ -128,7 +131,14 @@ def evaluate(
         patients, data, bundle=bundle, predictions=predictions, flair_alone=flair_alone, tta=tta, device=device
     )
     step = advance(len(subject.patients)) if advance else _silent
-    result = score_patients(subject.patients, subject.predict, what=subject.what, protocol=protocol, advance=step)
+    result = score_patients(
+        subject.patients,
+        subject.predict,
+        what=subject.what,
+        protocol=protocol,
+        presence=subject.presence,
+        advance=step,
+    )
     return replace(result, cautions=(*cautions, *subject.cautions))
 
 
@@ -175,7 +185,9 @@ def open_subject(
     told = [
         one for member in members if member.bundle for one in cautions_of(training_record(member.bundle.root), names)
     ]
-    return Subject(what, predict, tuple(known), tuple(dict.fromkeys(told)))
+    presence = {own.presence for member in members for name in names if (own := member.of(name))}
+    alone = presence.pop() if len(presence) == 1 else None
+    return Subject(what, predict, tuple(known), tuple(dict.fromkeys(told)), alone)
 
 
 def score_patients(
@@ -184,11 +196,13 @@ def score_patients(
     *,
     what: str,
     protocol: str = "E",
+    presence: Presence | None = None,
     advance: Advance | None = None,
 ) -> Evaluation:
     """Protocol C, D or E over `patients`, each read, predicted and scored in turn; keeps one slice of each.
 
     All three give a patient's scores as E has them, D after its own cuts of the volume; the figures are the protocol's.
+    `presence` is that of the bundle which predicts, if it is one.
     """
     from brainseg.readers import read_ground_truth, read_patient
     from brainseg.writers.overlay import axial_slices
@@ -208,15 +222,15 @@ def score_patients(
         scores.append(score)
         pictures[patient.name] = _alone(max(axial_slices(case, mask, truth), key=_tumour))
         (advance or _silent)(f"{patient.name}: Dice {score.dice:.3f}")
-    return Evaluation(protocol, what, tuple(scores), pictures, _figures(scores, protocol))
+    return Evaluation(protocol, what, tuple(scores), pictures, _figures(scores, protocol, presence))
 
 
-def _figures(scores: Sequence[CaseScores], protocol: str) -> tuple[Figure, ...]:
+def _figures(scores: Sequence[CaseScores], protocol: str, presence: Presence | None) -> tuple[Figure, ...]:
     if protocol == "C":
         return (global_dice(scores),)
     if protocol == "D":
         return (mean_figure("Dice", [one.dice for one in scores], seed=0),)
-    return tuple(summarise(scores))
+    return tuple(summarise(scores, presence=presence))
 
 
 def from_members(members: Sequence[Member], *, flair_alone: bool = False, tta: bool = False) -> Predictor:
@@ -288,7 +302,8 @@ def review_run(
 
     bundle = open_bundle(str(root))
     predict = from_members([Member(bundle.name, bundle, {})])
-    result = score_patients(patients, predict, what=f"{bundle.name}, all sequences", advance=advance)
+    what = f"{bundle.name}, all sequences"
+    result = score_patients(patients, predict, what=what, presence=bundle.presence, advance=advance)
     told = cautions_of(training_record(bundle.root), [patient.name for patient in patients])
     result = replace(result, cautions=told)
     write_evaluation(result, root, settings={"bundle": bundle.name, **(settings or {})})
@@ -296,10 +311,14 @@ def review_run(
 
 
 def write_evaluation(evaluation: Evaluation, out: Path, *, settings: dict[str, Any] | None = None) -> None:
-    """Writes per_patient.csv, pictures.npz, summary.json, summary.md and TensorBoard events to `out`."""
+    """Writes per_patient.csv, pictures.npz, summary.json, summary.md and TensorBoard events to `out`.
+
+    Under protocol E also roc.csv and roc.png, the ROC curves of slices and patients.
+    """
     from brainseg.review import write_review
     from brainseg.writers.atomic import replacing
     from brainseg.writers.pictures import write_pictures
+    from brainseg.writers.roc import write_roc
     from brainseg.writers.tables import write_json, write_table
 
     out.mkdir(parents=True, exist_ok=True)
@@ -318,6 +337,8 @@ def write_evaluation(evaluation: Evaluation, out: Path, *, settings: dict[str, A
     )
     with replacing(out / "summary.md") as temporary:
         temporary.write_text(markdown(evaluation), encoding="utf-8")
+    if evaluation.protocol == "E":
+        write_roc(out, evaluation.scores, evaluation.figures)
     write_review(out, evaluation, settings or {"what": evaluation.what})
 
 

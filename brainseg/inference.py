@@ -43,18 +43,23 @@ def segment(case: Case, bundle: Bundle | Sequence[Bundle], *, tta: bool = False)
     )
 
 
-def _probability(case: Case, bundle: Bundle, tta: bool) -> dict[str, Any]:
-    """`{"image", "pred"}` with `pred` the probability `(1, X, Y, Z)` on the native grid."""
+def preprocessed(case: Case, bundle: Bundle) -> dict[str, Any]:
+    """`{"image"}`: `(3, X, Y, Z)` in the network's frame, whose slices are those of the case from foot to head."""
     import torch
     from monai.data import MetaTensor
-
-    from brainseg.backends.torch import logits
 
     affine = case.affine
     if case.spacing_mm is None:  # the bundle takes a slice without spacing to have its own pixel size
         affine = affine @ np.diag([bundle.pixel_mm, bundle.pixel_mm, 1.0, 1.0])
     data: dict[str, Any] = {"image": MetaTensor(torch.from_numpy(case.image), affine=torch.from_numpy(affine))}
-    data = bundle.preprocessing(data)
+    return bundle.preprocessing(data)
+
+
+def _probability(case: Case, bundle: Bundle, tta: bool) -> dict[str, Any]:
+    """`{"image", "pred"}` with `pred` the probability `(1, X, Y, Z)` on the native grid."""
+    from brainseg.backends.torch import logits
+
+    data = preprocessed(case, bundle)
     data["pred"] = logits(bundle, data["image"], tta=tta)
     data = bundle.probability(data)
     data["pred"] = data["pred"].cpu()

@@ -133,6 +133,7 @@ def fingerprint(hashes: dict[str, str], bundles: Sequence[Bundle], options: Opti
         "inputs": hashes,
         "weights": [bundle.weights_sha256 for bundle in bundles],
         "thresholds": [bundle.threshold for bundle in bundles],
+        "presence": bundles[0].presence,
         "tta": options.tta,
         "spacing": options.spacing_mm,
         "formats": options.formats,

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from brainseg.case import Spacing
 
 Array = NDArray[Any]
 Triple = tuple[float, float, float]
+Box = tuple[Triple, Triple]
 
 MM3_PER_ML = 1000.0
 CONNECTIVITY = np.ones((3, 3, 3), bool)  # 26 neighbours: voxels that touch at a corner belong together
@@ -40,6 +42,9 @@ class Lesion:
         diameter_pixels: the same, every pixel taken as 1 x 1.
         first_slice, last_slice: index along the axial axis, counted from 0, both included.
         confidence: mean probability of its voxels; None where the probability was not given.
+        box_voxel: first and last voxel index along X, Y, Z, both included; None where a table does not have it.
+        box_mm: lowest and highest RAS+ mm of the outer edges of those voxels; None where the spacing is unknown. The
+            sides are those of the world: on an oblique scan the box holds the voxels' box and some room.
     """
 
     voxels: int
@@ -51,6 +56,8 @@ class Lesion:
     first_slice: int
     last_slice: int
     confidence: float | None
+    box_voxel: tuple[tuple[int, int, int], tuple[int, int, int]] | None = None
+    box_mm: Box | None = None
 
 
 def volume_voxels(mask: Array) -> int:
@@ -111,6 +118,7 @@ def _lesion(
     centre = np.argwhere(own).mean(axis=0) + corner
     axis = axial_axis(affine)
     voxels = volume_voxels(own)
+    last = tuple(start + size - 1 for start, size in zip(corner, own.shape, strict=True))
     return Lesion(
         voxels=voxels,
         volume_ml=None if spacing_mm is None else volume_ml(own, spacing_mm),
@@ -119,9 +127,18 @@ def _lesion(
         diameter_mm=None if spacing_mm is None else longest_diameter(own, axis, spacing_mm),
         diameter_pixels=longest_diameter(own, axis, (1.0, 1.0, 1.0)),
         first_slice=corner[axis],
-        last_slice=corner[axis] + own.shape[axis] - 1,
+        last_slice=last[axis],
         confidence=None if values is None else float(_finite(values).mean(dtype=float)),
+        box_voxel=(_indices(corner), _indices(last)),
+        box_mm=None if spacing_mm is None else _box_mm(corner, last, affine),
     )
+
+
+def _box_mm(first: tuple[int, ...], last: tuple[int, ...], affine: NDArray[np.float64]) -> Box:
+    """Lowest and highest RAS+ mm of the outer edges of the voxels from `first` to `last`."""
+    edges = np.array(list(product(*((a - 0.5, b + 0.5) for a, b in zip(first, last, strict=True)))))
+    corners = edges @ np.asarray(affine, float)[:3, :3].T + affine[:3, 3]
+    return _triple(corners.min(axis=0)), _triple(corners.max(axis=0))
 
 
 def longest_diameter(mask: Array, axis: int, spacing_mm: Spacing) -> float:
@@ -227,6 +244,11 @@ def _finite(values: Array) -> NDArray[np.float64]:
 
 def _triple(values: Array) -> Triple:
     x, y, z = (float(value) for value in values)
+    return x, y, z
+
+
+def _indices(values: tuple[int, ...]) -> tuple[int, int, int]:
+    x, y, z = values
     return x, y, z
 
 

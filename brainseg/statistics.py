@@ -12,12 +12,20 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from brainseg.presence import Presence, presence_probability
 from brainseg.scores import BINS, TOLERANCE, UNDOUBTED, CaseScores
 
 Floats = NDArray[np.float64]
 
 RESAMPLES = 10_000
 LEVEL = 0.95
+SLICE_SENSITIVITY, SLICE_SPECIFICITY, SLICE_AUC = (
+    f"slice detection, {what}" for what in ("sensitivity", "specificity", "AUC")
+)
+PATIENT_SENSITIVITY, PATIENT_SPECIFICITY, PATIENT_AUC = (
+    f"patient detection, {what}" for what in ("sensitivity", "specificity", "AUC")
+)
+PRESENCE_BINS = 10  # of a slice's probability: slices are some thousand where voxels are millions
 
 
 @dataclass(frozen=True)
@@ -42,8 +50,8 @@ class Figure:
     note: str = ""
 
 
-def summarise(scores: Sequence[CaseScores], *, seed: int = 0) -> list[Figure]:
-    """Protocol E's figures.
+def summarise(scores: Sequence[CaseScores], *, presence: Presence | None = None, seed: int = 0) -> list[Figure]:
+    """Protocol E's figures; `presence` is the bundle's, without which its calibration is unknown.
 
     A patient for whom a metric is not defined (NaN) does not count towards it: see `n`. An infinite distance (one mask
     of the two is empty) stays in: the mean is then infinite, `note` gives that of the others, and the median bears it.
@@ -58,12 +66,13 @@ def summarise(scores: Sequence[CaseScores], *, seed: int = 0) -> list[Figure]:
     by_patient = [(np.array([one.true_voxels > 0]), one.slice_score.max(keepdims=True)) for one in scores]
     return [
         *(mean_figure(name, values, seed) for name, values in _patient_metrics(scores)),
-        ratio_figure("slice detection, sensitivity", *_marked_of_tumour_slices(scores), seed),
-        ratio_figure("slice detection, specificity", *_unmarked_of_other_slices(scores), seed),
-        _auc("slice detection, AUC", by_slice, seed),
-        ratio_figure("patient detection, sensitivity", *_marked_of_tumour_patients(scores), seed),
-        ratio_figure("patient detection, specificity", *_unmarked_of_other_patients(scores), seed),
-        _auc("patient detection, AUC", by_patient, seed),
+        ratio_figure(SLICE_SENSITIVITY, *_marked_of_tumour_slices(scores), seed, "no slice has tumour"),
+        ratio_figure(SLICE_SPECIFICITY, *_unmarked_of_other_slices(scores), seed, "every slice has tumour"),
+        _auc(SLICE_AUC, by_slice, seed, "needs slices with and without tumour"),
+        _presence_calibration(scores, presence, seed),
+        ratio_figure(PATIENT_SENSITIVITY, *_marked_of_tumour_patients(scores), seed, "no patient has tumour"),
+        ratio_figure(PATIENT_SPECIFICITY, *_unmarked_of_other_patients(scores), seed, "every patient has tumour"),
+        _auc(PATIENT_AUC, by_patient, seed, "needs patients with and without tumour"),
         _calibration(scores, seed),
     ]
 
@@ -112,6 +121,33 @@ def slice_specificity(scores: Sequence[CaseScores]) -> float:
 def slice_auc(scores: Sequence[CaseScores]) -> float:
     """Area under the ROC curve of the slices' highest probability; ties count half, NaN without both kinds."""
     return _Roc([(one.slice_truth, one.slice_score) for one in scores]).area(np.ones((1, len(scores)))).item()
+
+
+def roc_curve(truth: NDArray[np.bool_], score: Floats) -> tuple[Floats, Floats, Floats]:
+    """Thresholds, sensitivity and specificity where `score` at or above each threshold counts as tumour.
+
+    A threshold for every distinct score, from the highest; NaN for what is not defined without both kinds.
+    """
+    thresholds = np.unique(score)[::-1]
+    called = score[None] >= thresholds[:, None]
+    found, spared = (called & truth).sum(axis=1).astype(float), (~called & ~truth).sum(axis=1).astype(float)
+    wholes = (np.full(len(thresholds), float(np.count_nonzero(kind))) for kind in (truth, ~truth))
+    sensitivity, specificity = map(_quotient, (found, spared), wholes)
+    return thresholds, sensitivity, specificity
+
+
+def detection(scores: Sequence[CaseScores]) -> dict[str, tuple[NDArray[np.bool_], Floats]]:
+    """Truth and score of all "slices" and of all "patients"; a patient's score is the highest of the slices'."""
+    return {
+        "slices": (
+            np.concatenate([one.slice_truth for one in scores]),
+            np.concatenate([one.slice_score for one in scores]),
+        ),
+        "patients": (
+            np.array([one.true_voxels > 0 for one in scores]),
+            np.array([one.slice_score.max() for one in scores]),
+        ),
+    }
 
 
 def patient_sensitivity(scores: Sequence[CaseScores]) -> float:
@@ -216,17 +252,22 @@ def mean_figure(name: str, values: Sequence[float], seed: int) -> Figure:
     return Figure(name, float(defined.mean()), low, high, quantile(defined, 0.5), len(defined), note)
 
 
-def ratio_figure(name: str, part: Floats, whole: Floats, seed: int) -> Figure:
-    """Quotient of two sums over patients; `part` and `whole` (n,) are each patient's own share of them."""
+def ratio_figure(name: str, part: Floats, whole: Floats, seed: int, undefined: str = "") -> Figure:
+    """Quotient of two sums over patients; `part` and `whole` (n,) are each patient's own share of them.
+
+    Where `whole` is nothing the value is NaN, and the note says why in the words of `undefined`.
+    """
     low, high = _resampled(lambda times: _quotient(times @ part, times @ whole), len(part), seed)
-    return Figure(name, _divided(part, whole), low, high, None, int(np.count_nonzero(whole)))
+    note = "" if whole.sum() else undefined
+    return Figure(name, _divided(part, whole), low, high, None, int(np.count_nonzero(whole)), note)
 
 
-def _auc(name: str, patients: Sequence[tuple[NDArray[np.bool_], Floats]], seed: int) -> Figure:
+def _auc(name: str, patients: Sequence[tuple[NDArray[np.bool_], Floats]], seed: int, undefined: str) -> Figure:
     roc = _Roc(patients)
     value = roc.area(np.ones((1, len(patients)))).item()
     low, high = _resampled(roc.area, len(patients), seed)
-    return Figure(name, value, low, high, None, 0 if np.isnan(value) else len(patients))
+    note = undefined if np.isnan(value) else ""
+    return Figure(name, value, low, high, None, 0 if np.isnan(value) else len(patients), note)
 
 
 def _calibration(scores: Sequence[CaseScores], seed: int) -> Figure:
@@ -234,6 +275,37 @@ def _calibration(scores: Sequence[CaseScores], seed: int) -> Figure:
     low, high = _resampled(lambda times: _calibration_error(positives, negatives, times), len(scores), seed)
     known = int(np.count_nonzero(positives.sum(axis=1) + negatives.sum(axis=1)))
     return Figure("calibration error (ECE)", expected_calibration_error(scores), low, high, None, known)
+
+
+def presence_error(probability: Floats, truth: NDArray[np.bool_]) -> float:
+    """Expected calibration error (n,) of the probability that slices hold tumour; NaN without a slice.
+
+    The mean distance, over slices, of probability and frequency in `PRESENCE_BINS` bins of the probability.
+    """
+    excess, counts = _presence_binned(probability, truth)
+    return _divided(np.abs(excess), counts)
+
+
+def _presence_binned(probability: Floats, truth: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+    """Summed probability minus tumour, and the number of slices, in each bin."""
+    bins = np.minimum((probability * PRESENCE_BINS).astype(int), PRESENCE_BINS - 1)
+    excess: Floats = np.bincount(bins, probability - truth, minlength=PRESENCE_BINS).astype(float)
+    counts: Floats = np.bincount(bins, minlength=PRESENCE_BINS).astype(float)
+    return excess, counts
+
+
+def _presence_calibration(scores: Sequence[CaseScores], presence: Presence | None, seed: int) -> Figure:
+    name, nan = "slice presence, calibration error (ECE)", float("nan")
+    if presence is None or any(np.isnan(one.confidence) for one in scores):
+        return Figure(name, nan, nan, nan, None, 0, "needs a bundle's probabilities")
+    known = [_presence_binned(presence_probability(one.slice_score, presence), one.slice_truth) for one in scores]
+    excess, counts = (np.array(part) for part in zip(*known, strict=True))
+
+    def error(times: Floats) -> Floats:
+        return _quotient(np.abs(times @ excess).sum(axis=1), (times @ counts).sum(axis=1))
+
+    low, high = _resampled(error, len(scores), seed)
+    return Figure(name, error(np.ones((1, len(scores)))).item(), low, high, None, len(scores))
 
 
 def _resampled(statistic: Callable[[Floats], Floats], n: int, seed: int) -> tuple[float, float]:

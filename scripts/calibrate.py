@@ -1,17 +1,20 @@
 #!/usr/bin/env python3
-"""Fit temperature and threshold on patients that a cross-validation never trained on, and say what they are worth.
+"""Fit temperature, threshold and the slices' presence on patients that a network never trained on; say their worth.
 
     python scripts/calibrate.py --data kaggle_3m --bundle runs/residual_unet
+    python scripts/calibrate.py --data kaggle_3m --bundle basic_unet        # the patients of its models/training.json
 
-Every figure of a patient uses the temperature or threshold that suits the other patients best. The last line gives
-those that suit all of them; they belong into bundles/source/networks/<name>.yaml.
+Every figure of a patient uses the temperature or threshold that suits the other patients best; for presence the
+patients are two halves, each scored by what suits the other half. The last line gives what suits all of them; it
+belongs into bundles/source/networks/<name>.yaml.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,7 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit, logit
 from scipy.stats import spearmanr
 
@@ -27,12 +30,15 @@ from brainseg.bundle import Bundle, open_bundle
 from brainseg.cli.progress import progress
 from brainseg.inference import segment
 from brainseg.measures import case_confidence, dice
-from brainseg.members import open_member
+from brainseg.members import open_member, training_record
+from brainseg.presence import Presence, presence_probability
 from brainseg.readers import read_ground_truth, read_patient
-from brainseg.scores import UNDOUBTED
+from brainseg.scores import UNDOUBTED, score_case
+from brainseg.statistics import presence_error
 from brainseg.study import find_patients
 
 Array = NDArray[np.float64]
+Slices = tuple[NDArray[np.bool_], Array]
 EDGES = np.linspace(-20, 20, 1601)  # of the logits
 MIDDLES = (EDGES[:-1] + EDGES[1:]) / 2
 THRESHOLDS = np.arange(0.2, 0.81, 0.05).round(2)
@@ -44,24 +50,33 @@ def main() -> None:
     parser.add_argument("--bundle", required=True, help="folder of runs of `brainseg train`, one a fold")
     args = parser.parse_args()
     member = open_member(args.bundle)
-    if not member.runs:
-        parser.error(
-            f"{args.bundle} holds no runs: a bundle that trained on these patients cannot be calibrated on them"
-        )
-    patients = [patient for patient in find_patients(args.data) if member.of(patient.name)]
-    counts, scores, confidences = [], [], []
+    runs = member.runs or unseen(member.bundle)
+    patients = [patient for patient in find_patients(args.data) if patient.name in runs]
+    if not patients:
+        parser.error(f"{args.bundle} trained on all of these patients, or does not say on whom: it cannot be judged")
+    counts, scores, confidences, slices = [], [], [], []
     with progress("predict", len(patients), quiet=False) as advance:
         for patient in patients:
-            bundle = member.runs[patient.name]
-            result = segment(read_patient(patient, force=True), bundle)
+            bundle = runs[patient.name]
+            case = read_patient(patient, force=True)
+            result = segment(case, bundle)
             truth = read_ground_truth(patient) != 0
             logits = np.clip(logit(result.probability.astype(float)) * bundle.temperature, EDGES[0], EDGES[-1])
             counts.append([np.histogram(logits[part], EDGES)[0] for part in (truth, ~truth)])
             scores.append([dice(clean(bundle, result.probability, t), truth) for t in THRESHOLDS])
             confidences.append(case_confidence(result.probability, result.mask))
+            one = score_case(patient.name, truth, result.mask, result.probability, case.affine, case.spacing_mm)
+            slices.append((one.slice_truth, one.slice_score))
             advance(patient.name)
     now = bundle.temperature
     print(report(member.what, np.array(counts, float), np.array(scores), np.array(confidences), now, bundle.threshold))
+    print("\n" + presence_report(slices, bundle.presence))
+
+
+def unseen(bundle: Bundle) -> dict[str, Bundle]:
+    """Patients of a bundle's fold that did not train it -> the bundle."""
+    record = training_record(bundle.root)
+    return dict.fromkeys(set(record["validated_on"]) - set(record["trained_on"]), bundle)
 
 
 @cache
@@ -137,6 +152,60 @@ def error(bins: Array) -> float:
     """Mean distance of probability and frequency over voxels."""
     voxels, tumour, probability = bins
     return float(np.abs(tumour - probability).sum() / voxels.sum())
+
+
+def presence_report(slices: Sequence[Slices], now: Presence) -> str:
+    """Markdown of how presence is calibrated; `slices` are truth and highest probability of each patient's slices."""
+    halves = [slices[k::2] for k in (0, 1)]
+    fitted = [best_presence(half) for half in halves]
+    truth, highest = joined(slices)
+    judged = [(joined(half)[0], joined(half)[1], fit) for half, fit in zip(halves, fitted[::-1], strict=True)]
+    crossed = [presence_error(presence_probability(high, fit), true) for true, high, fit in judged]
+    together = np.concatenate([presence_probability(high, fit) for _, high, fit in judged])
+    lines = [
+        f"Presence of tumour in {len(truth)} slices, {truth.sum()} of them with; two halves of {len(halves[0])} and"
+        f" {len(halves[1])} patients, each by what suits the other.",
+        "",
+        "| | highest probability itself | in use | fitted |",
+        "| --- | --- | --- | --- |",
+        f"| slope, offset | | {shown(now)} | {shown(fitted[0])} and {shown(fitted[1])} |",
+        f"| calibration error (ECE) | {presence_error(highest, truth):.3f}"
+        f" | {presence_error(presence_probability(highest, now), truth):.3f}"
+        f" | {presence_error(together, np.concatenate([true for true, _, _ in judged])):.3f} |",
+        f"| - of the first half, by the second | | | {crossed[0]:.3f} |",
+        f"| - of the second half, by the first | | | {crossed[1]:.3f} |",
+        "",
+        "| fitted probability | slices | mean of it | with tumour |",
+        "| --- | --- | --- | --- |",
+    ]
+    true = np.concatenate([true for true, _, _ in judged])
+    for low, high in pairwise(np.linspace(0, 1, 6)):
+        inside = (together >= low) & ((together < high) | (high == 1))
+        if inside.any():
+            cells = f"{inside.sum()} | {together[inside].mean():.2f} | {true[inside].mean():.2f}"
+            lines.append(f"| {low:.1f} to {high:.1f} | {cells} |")
+    return "\n".join([*lines, "", f"Over all of them: presence_slope, presence_offset {shown(best_presence(slices))}."])
+
+
+def shown(presence: Presence) -> str:
+    return f"{presence[0]:.2f}, {presence[1]:.2f}"
+
+
+def joined(slices: Sequence[Slices]) -> Slices:
+    """Truth and highest probability of the slices of all patients."""
+    return np.concatenate([truth for truth, _ in slices]), np.concatenate([highest for _, highest in slices])
+
+
+def best_presence(slices: Sequence[Slices]) -> Presence:
+    """Slope and offset of least cross-entropy over all slices of these patients."""
+    truth, highest = joined(slices)
+
+    def cross_entropy(presence: Array) -> float:
+        known = np.clip(presence_probability(highest, tuple(presence)), 1e-12, 1 - 1e-12)
+        return float(-np.log(np.where(truth, known, 1 - known)).mean())
+
+    slope, offset = minimize(cross_entropy, (1.0, 0.0), method="Nelder-Mead").x
+    return float(slope), float(offset)
 
 
 if __name__ == "__main__":

@@ -58,6 +58,8 @@ TUNABLES = (
     "device",
     "threshold",
     "temperature",
+    "presence_slope",
+    "presence_offset",
     "smallest_lesion_voxels",
     "lesion_probability",
     "pixel_mm",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import runpy
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -37,3 +38,30 @@ def test_a_patient_is_never_scored_by_what_suits_himself() -> None:
     report = CALIBRATE["report"]("runs", np.stack([counts(1.0)] * 2), scores, np.array([0.1, 0.2]), 1.0, 0.5)
     assert "| mean Dice over thresholds | 0.5100 | 0.5000 |" in report
     assert "temperature 1.00, threshold 0.20." in report
+
+
+def slices(seed: int, slope: float, offset: float, n: int = 4000) -> tuple[np.ndarray, np.ndarray]:
+    """Truth and highest probability of a patient whose slices hold tumour as often as slope and offset say."""
+    random = np.random.default_rng(seed)
+    highest = expit(random.normal(0, 3, n))
+    return random.uniform(size=n) < expit(slope * np.log(highest / (1 - highest)) + offset), highest
+
+
+def test_slope_and_offset_of_the_slices_are_found() -> None:
+    assert CALIBRATE["best_presence"]([slices(0, 1.5, -2.0), slices(1, 1.5, -2.0)]) == pytest.approx(
+        (1.5, -2), abs=0.15
+    )
+
+
+def test_each_half_is_judged_by_what_suits_the_other() -> None:
+    """The halves need opposite offsets, so what suits one is wrong for the other; either alone would look perfect."""
+    report = CALIBRATE["presence_report"]([slices(0, 1.0, 2.0), slices(1, 1.0, -2.0)], (1.0, 2.0))
+    rows = {line.split("|")[1].strip(): line.split("|")[4].strip() for line in report.splitlines() if line[:1] == "|"}
+    assert float(rows["- of the first half, by the second"]) > 0.2
+    assert float(rows["- of the second half, by the first"]) > 0.2
+
+
+def test_patients_that_trained_a_bundle_are_not_among_those_it_is_judged_on(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "training.json").write_text('{"trained_on": ["a", "b"], "validated_on": ["b", "c"]}')
+    assert set(CALIBRATE["unseen"](SimpleNamespace(root=tmp_path))) == {"c"}

@@ -15,6 +15,7 @@ import pytest
 import tifffile
 import torch
 from command import brainseg, open_bundles_with
+from PIL import Image
 
 from brainseg.phantom import Phantom, make_phantom, write_phantom_dicom, write_phantom_nifti, write_phantom_tiff
 
@@ -188,6 +189,34 @@ def test_a_rerun_computes_only_what_changed(patients: Path, tmp_path: Path, phan
     assert changed == {"nifti_one"}
     assert (out / "nifti_one" / "mask.nii.gz").read_bytes() != first
     assert len(rows(out)) == 3
+
+
+def test_every_slice_has_a_row_that_agrees_with_the_mask(patients: Path, tmp_path: Path) -> None:
+    assert brainseg("segment", patients / "nifti_one", "--out", tmp_path / "out", "-q") == 0
+    folder = tmp_path / "out" / "nifti_one"
+    areas = np.count_nonzero(nibabel.load(folder / "mask.nii.gz").get_fdata(), axis=(0, 1))
+    with (folder / "slices.csv").open(newline="") as stream:
+        slices = list(csv.DictReader(stream))
+    assert [int(row["slice"]) for row in slices] == list(range(1, 13))
+    assert [int(row["area_voxels"]) for row in slices] == areas.tolist()
+    assert [float(row["area_mm2"]) for row in slices] == pytest.approx(areas * 3.6**2, rel=1e-5)
+    assert [row["present"] for row in slices] == ["yes" if area else "no" for area in areas]
+    assert all(0 <= float(row["probability"]) <= 1 for row in slices)
+
+
+def test_the_animation_is_written_where_asked_for_and_never_left_from_an_earlier_mask(
+    patients: Path, tmp_path: Path
+) -> None:
+    arguments = ["segment", patients / "nifti_one", "--out", tmp_path / "out", "-q"]
+    animation = tmp_path / "out" / "nifti_one" / "overlay.gif"
+    assert brainseg(*arguments) == 0
+    assert not animation.exists()
+    assert brainseg(*arguments, "--format", "gif") == 0
+    with Image.open(animation) as picture:
+        assert picture.n_frames == 12
+    assert brainseg(*arguments) == 0
+    assert not animation.exists()
+    assert brainseg(*arguments, "--format", "gfi") == 2
 
 
 def test_two_patients_of_one_name_get_two_outputs(phantom: Phantom, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib import image as pictures
 
 from brainseg import bundle as bundles
 from brainseg.bundle import Bundle, open_bundle
@@ -328,4 +329,24 @@ def test_every_figure_has_its_protocol_beside_it(study: Path, predictions: Path)
     heads, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in table)
     assert heads == ["metric", "mean", "95% interval", "median", "patients", "protocol", "note"]
     assert {row[heads.index("protocol")] for row in rows} == {"E"}
-    assert len(rows) == 16
+    assert len(rows) == 17
+
+
+def test_roc_is_written_as_a_table_and_a_picture(
+    study: Path, predictions: Path, phantom: Phantom, tmp_path: Path
+) -> None:
+    write_evaluation(evaluate(study, predictions=predictions), tmp_path / "out")
+    with (tmp_path / "out" / "roc.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    slices = [row for row in rows if row["of"] == "slices"]
+    assert [row["threshold"] for row in slices] == ["1", "0"]  # masks alone
+    assert [(row["sensitivity"], row["specificity"]) for row in slices] == [("1", "1"), ("1", "0")]
+    patients = [row for row in rows if row["of"] == "patients"]
+    assert [(row["sensitivity"], row["specificity"]) for row in patients] == [("1", "")]  # all have tumour
+    assert pictures.imread(tmp_path / "out" / "roc.png").shape[0] > 300
+    assert "| every patient has tumour |" in (tmp_path / "out" / "summary.md").read_text()
+
+
+def test_presence_of_a_bundle_is_judged(thin: Path, run: Path) -> None:
+    figures = {figure.metric: figure for figure in evaluate(thin, bundle="run").figures}
+    assert 0 <= figures["slice presence, calibration error (ECE)"].value < 1

@@ -66,6 +66,22 @@ def test_lesion_measures_are_known_numbers():
     assert lesion.confidence == pytest.approx(0.75)
 
 
+def test_a_cube_has_the_box_it_was_planted_in():
+    affine = np.array([[-2.0, 0, 0, 10], [0, -2.0, 0, 20], [0, 0, 5.0, -30], [0, 0, 0, 1]])
+    (lesion,) = measures.find_lesions(CUBE, None, affine, (2.0, 2.0, 5.0))
+    assert lesion.box_voxel == ((5, 5, 5), (14, 14, 14))
+    assert lesion.box_mm == ((-19.0, -9.0, -7.5), (1.0, 11.0, 42.5))  # edge to edge: 20 x 20 x 50 mm
+    assert measures.find_lesions(CUBE, None, TIFF_AFFINE, None)[0].box_mm is None
+
+
+def test_box_of_an_oblique_voxel_is_as_wide_as_its_diagonal():
+    turn = np.eye(4)
+    turn[:2, :2] = [[0.6, -0.8], [0.8, 0.6]]
+    (lesion,) = measures.find_lesions(box((3, 3, 3), (1, 2), (1, 2), (1, 2)), None, turn, UNIT)
+    low, high = map(np.array, lesion.box_mm)
+    assert high - low == pytest.approx([1.4, 1.4, 1.0])
+
+
 def test_lesion_of_unknown_spacing_has_no_millimetres():
     (lesion,) = measures.find_lesions(CUBE, None, TIFF_AFFINE, None)
     assert (lesion.volume_ml, lesion.centroid_mm, lesion.diameter_mm, lesion.confidence) == (None, None, None, None)

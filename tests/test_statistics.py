@@ -13,9 +13,12 @@ from brainseg.scores import CaseScores, score_case
 from brainseg.statistics import (
     Figure,
     bootstrap_mean,
+    detection,
     expected_calibration_error,
     patient_sensitivity,
     patient_specificity,
+    presence_error,
+    roc_curve,
     slice_auc,
     slice_sensitivity,
     slice_specificity,
@@ -133,6 +136,62 @@ def test_specificity_of_patients_is_unknown_where_all_have_tumour() -> None:
     assert math.isnan(found.value)
     assert math.isnan(found.low)
     assert found.n == 0
+
+
+def test_what_is_not_defined_says_why_in_words() -> None:
+    figures = summarise(cohort(3))
+    assert figure(figures, "patient detection, specificity").note == "every patient has tumour"
+    assert figure(figures, "patient detection, AUC").note == "needs patients with and without tumour"
+    assert figure(figures, "slice detection, specificity").note == ""
+    assert figure(summarise([patient([], [0.1] * 8)]), "slice detection, sensitivity").note == "no slice has tumour"
+
+
+def test_roc_curve_with_ties_is_that_by_hand() -> None:
+    truth = np.array([True, True, False, True, False, False])
+    score = np.array([0.9, 0.6, 0.6, 0.6, 0.2, 0.1])
+    thresholds, sensitivity, specificity = roc_curve(truth, score)
+    assert thresholds.tolist() == [0.9, 0.6, 0.2, 0.1]
+    assert sensitivity == pytest.approx([1 / 3, 1, 1, 1])
+    assert specificity == pytest.approx([1, 2 / 3, 1 / 3, 0])
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_area_under_the_roc_curve_is_the_auc(ties: bool) -> None:
+    scores = cohort(ties=ties)
+    _, sensitivity, specificity = roc_curve(*detection(scores)["slices"])
+    area = np.trapezoid([0, *sensitivity], [0, *(1 - specificity)])
+    assert area == pytest.approx(slice_auc(scores))
+
+
+def test_roc_of_patients_who_all_have_tumour_has_no_specificity() -> None:
+    truth, score = detection(cohort(3))["patients"]
+    assert truth.tolist() == [True] * 3
+    _, sensitivity, specificity = roc_curve(truth, score)
+    assert sensitivity[-1] == 1
+    assert np.isnan(specificity).all()
+
+
+def test_presence_error_is_computed_by_hand() -> None:
+    probability, truth = np.array([0.1, 0.15, 0.9, 1.0]), np.array([False, True, True, True])
+    assert presence_error(probability, truth) == pytest.approx((abs(0.25 - 1) + abs(1.9 - 2)) / 4)
+
+
+def test_presence_of_a_network_that_means_what_it_says_is_calibrated() -> None:
+    level = np.linspace(0.05, 0.95, 10)  # the middle of each bin
+    truth = np.concatenate([np.arange(100) < 100 * p for p in level])
+    assert presence_error(np.repeat(level, 100), truth) < 1e-9
+
+
+def test_presence_is_judged_after_its_logistic_function_and_not_without_one() -> None:
+    scores = [patient([0], [0.9] + [0.5] * 7), patient([], [0.5] * 8)]
+    name = "slice presence, calibration error (ECE)"
+    assert figure(summarise(scores, presence=(1.0, 0.0)), name).value == pytest.approx((0.1 + 15 * 0.5) / 16, abs=1e-6)
+    lower = figure(summarise(scores, presence=(1.0, -np.log(99))), name)  # odds a 99th: 0.5 is 0.01, 0.9 is 1/12
+    assert lower.value == pytest.approx(abs(1 / 12 + 15 * 0.01 - 1) / 16, abs=1e-6)
+    assert lower.n == 2
+    unknown = figure(summarise(scores), name)
+    assert math.isnan(unknown.value)
+    assert unknown.note == "needs a bundle's probabilities"
 
 
 def test_mean_median_and_n_leave_out_patients_without_a_value() -> None:

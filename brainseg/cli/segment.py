@@ -8,7 +8,7 @@ import click
 
 from brainseg.cli.options import any_path, bundle_option, device_option, out_option, verbosity
 
-FORMATS = ("nifti", "tiff")
+FORMATS = ("nifti", "tiff", "gif")
 
 
 @click.command()
@@ -28,7 +28,12 @@ FORMATS = ("nifti", "tiff")
 @click.option("--allow-gap", is_flag=True, help="Accept a DICOM series with missing slices.")
 @click.option("--cluster", metavar="ADDRESS", help="Let the workers of this dask scheduler do the cases.")
 @click.option("--trust-bundle", is_flag=True, help="Run the configs of a foreign bundle: they are code.")
-@click.option("--format", "formats", metavar="nifti,tiff", help="Besides mask.nii.gz (default: what suits the input).")
+@click.option(
+    "--format",
+    "formats",
+    metavar="nifti,tiff,gif",
+    help="Besides mask.nii.gz (default: what suits the input); gif is the contour slice by slice.",
+)
 @click.option("--save-probability", is_flag=True, help="Also write probability.nii.gz.")
 @click.option("--overwrite", is_flag=True, help="Segment again what is done already.")
 @verbosity

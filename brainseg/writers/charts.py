@@ -1,4 +1,4 @@
-"""Charts of a comparison: patients as dots and boxes, and the curves of the trainings; figures without pyplot."""
+"""Charts: patients as dots and boxes, curves of trainings, ROC curves; figures without pyplot."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from brainseg.history import History
+    from brainseg.statistics import Figure as Summary
 
 # Okabe and Ito, Color Universal Design, 2008: apart in every common form of colour blindness
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
@@ -22,6 +23,7 @@ LINE = "#d9dde2"
 MOST_ACROSS = 3
 PANEL = 4.4  # inches
 LONGEST_LABEL = 32
+Curve = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
 
 
 def dice_figure(dice: NDArray[np.float64], labels: Sequence[str]) -> Figure:
@@ -64,6 +66,37 @@ def history_figure(histories: Mapping[str, Sequence[History]]) -> Figure:
         axes.set_xlim(left=0)
         _tidy(axes)
     return figure
+
+
+def roc_figure(curves: Mapping[str, Curve], figures: Sequence[Summary]) -> Figure:
+    """ROC curves of "slices" and "patients" (thresholds, sensitivity, specificity), and where the mask stands on each.
+
+    `figures` are those of the evaluation, from which sensitivity and specificity of the mask and the area come.
+    """
+    known = {one.metric: one for one in figures}
+    figure = _figure(2 * PANEL, PANEL)
+    for axes, (of, (_, sensitivity, specificity)) in zip(figure.subplots(1, 2), curves.items(), strict=True):
+        unit = of.removesuffix("s")
+        found, spared, area = (known[f"{unit} detection, {what}"] for what in ("sensitivity", "specificity", "AUC"))
+        axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel=f"1 - specificity, {of}", ylabel=f"sensitivity, {of}")
+        _tidy(axes)
+        words = [f"mask: sensitivity {_told(found)}", f"mask: specificity {_told(spared)}", f"area {_told(area)}"]
+        if not math.isnan(area.value):
+            axes.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8)
+            style: dict[str, Any] = {"linewidth": 1.6, "clip_on": False}
+            curve = "highest probability, before clean-up"
+            axes.plot([0, *(1 - specificity)], [0, *sensitivity], color=_colour(0), label=curve, **style)
+            point = "mask, after clean-up"
+            axes.plot(1 - spared.value, found.value, "o", color=_colour(1), markersize=7, label=point, clip_on=False)
+            axes.legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 0.15))
+        axes.text(0.97, 0.04, "\n".join(words), transform=axes.transAxes, ha="right", va="bottom", size=8)
+    return figure
+
+
+def _told(one: Summary) -> str:
+    if math.isnan(one.value):
+        return f"not defined: {one.note}"
+    return f"{one.value:.3f} ({one.low:.3f} to {one.high:.3f})"
 
 
 def _boxes(axes: Axes, dice: NDArray[np.float64], labels: Sequence[str], low: float) -> None:

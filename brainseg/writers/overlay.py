@@ -71,17 +71,11 @@ def axial_slices(case: Case, mask: NDArray[Any], truth: NDArray[Any] | None = No
         if array is not None and np.shape(array) != case.shape:
             raise ValueError(f"mask and truth must have the case's shape {case.shape}, got {np.shape(array)}")
     native = orientations.io_orientation(case.affine)
-    turn = orientations.ornt_transform(native, orientations.axcodes2ornt("LPS"))
-
-    def turned(array: NDArray[Any]) -> NDArray[Any]:
-        result: NDArray[Any] = orientations.apply_orientation(array, turn).transpose(2, 1, 0)
-        return result
-
     (axis,) = (own for own, (world, _) in enumerate(native) if world == 2)
     steps = {int(world): step for (world, _), step in zip(native, case.spacing_mm or (1.0, 1.0, 1.0), strict=True)}
-    flair = turned(_windowed(case.image[FLAIR]))
-    shown = turned(np.asarray(mask) != 0)
-    true = None if truth is None else turned(np.asarray(truth) != 0)
+    flair = turned(_windowed(case.image[FLAIR]), case.affine)
+    shown = turned(np.asarray(mask) != 0, case.affine)
+    true = None if truth is None else turned(np.asarray(truth) != 0, case.affine)
     count = len(flair)
     for k in range(count):
         yield AxialSlice(
@@ -93,6 +87,15 @@ def axial_slices(case: Case, mask: NDArray[Any], truth: NDArray[Any] | None = No
             aspect=steps[1] / steps[0],
             width_mm=None if case.spacing_mm is None else steps[0],
         )
+
+
+def turned(array: NDArray[Any], affine: NDArray[np.float64]) -> NDArray[Any]:
+    """`array` (X, Y, Z) as `(slices, rows, columns)` of the radiological view, from foot to head."""
+    from nibabel import orientations
+
+    turn = orientations.ornt_transform(orientations.io_orientation(affine), orientations.axcodes2ornt("LPS"))
+    result: NDArray[Any] = orientations.apply_orientation(array, turn).transpose(2, 1, 0)
+    return result
 
 
 def contour_figure(
@@ -111,7 +114,7 @@ def contour_figure(
     axes = figure.add_axes((0.0, 0.0, 1.0, height / (height + 0.55)))
     low, high = (float(bound) for bound in (np.min(flair2d), np.max(flair2d)))
     _draw(axes, np.asarray(flair2d), np.asarray(mask2d) != 0, truth2d, aspect, (low, max(high, low + 1e-6)))
-    _sides(axes, size=9)
+    sides(axes, size=9)
     first, second = (1 - inches / (height + 0.55) for inches in (0.16, 0.4))
     figure.text(0.03, first, drawable(title, 48), color=TEXT_COLOUR, size=9, va="center", parse_math=False)
     _legend(figure, truth2d is not None, size=7, place=(0.97, second))
@@ -126,7 +129,7 @@ def contour_grid(slices: Sequence[AxialSlice], titles: Sequence[str], *, columns
     figure = Figure(figsize=(1.8 * columns, 2.3 * rows), facecolor=BACKGROUND, layout="constrained")
     for place, (one, title) in enumerate(zip(slices, titles, strict=True)):
         axes = figure.add_subplot(rows, columns, place + 1)
-        _draw_slice(axes, one, _head_box([one]), line=1.0)
+        draw_slice(axes, one, head_box([one]), line=1.0)
         axes.set_title(drawable(title, 48), color=TEXT_COLOUR, size=8, parse_math=False)
     return figure
 
@@ -147,7 +150,7 @@ def write_overlay(path: Path, case: Case, mask: NDArray[Any], *, truth: NDArray[
     areas = [int(np.count_nonzero(one.mask)) or _truth_area(one) for one in slices]
     chosen = choose_slices(areas, [bool((one.flair > 0.1).mean() > 0.02) for one in slices])
     main = max(chosen, key=lambda k: areas[k]) if any(areas) else chosen[len(chosen) // 2]
-    figure = _montage([slices[k] for k in chosen], slices[main], _volume_words(case, mask, truth), case)
+    figure = _montage([slices[k] for k in chosen], slices[main], volume_words(case, mask, truth), case)
     content = figure_png(figure, DPI)
     with replacing(path) as partial:
         partial.write_bytes(content)
@@ -191,7 +194,7 @@ def _truth_area(one: AxialSlice) -> int:
     return 0 if one.truth is None else int(np.count_nonzero(one.truth))
 
 
-def _volume_words(case: Case, mask: NDArray[Any], truth: NDArray[Any] | None) -> str:
+def volume_words(case: Case, mask: NDArray[Any], truth: NDArray[Any] | None) -> str:
     """The measured volume, and the true one and their overlap where it is known."""
 
     def volume(array: NDArray[Any]) -> str:
@@ -210,7 +213,7 @@ def _montage(shown: Sequence[AxialSlice], main: AxialSlice, words: str, case: Ca
     """All of `shown` small in a grid, `main` large to their left, words above and below."""
     from matplotlib.figure import Figure
 
-    rows_of_pixels, columns_of_pixels = _head_box(shown)
+    rows_of_pixels, columns_of_pixels = head_box(shown)
     pixels_high = (rows_of_pixels.stop - rows_of_pixels.start) * main.aspect
     pixels_wide = columns_of_pixels.stop - columns_of_pixels.start
     rows = max(1, min(4, round(math.sqrt(len(shown) / 1.5))))
@@ -229,15 +232,15 @@ def _montage(shown: Sequence[AxialSlice], main: AxialSlice, words: str, case: Ca
 
     box = rows_of_pixels, columns_of_pixels
     big = axes_at(gap, gap, large)
-    _draw_slice(big, main, box, line=1.3)
-    _sides(big, size=13)
+    draw_slice(big, main, box, line=1.3)
+    sides(big, size=13)
     _scale_bar(big, main, pixels_wide)
     big.text(0.98, 0.02, f"slice {main.number} of {main.count}", transform=big.transAxes, ha="right", **_LABEL, size=8)
     for place, one in enumerate(shown):
         left = gap + (large + place % columns) * (tile + gap)
         axes = axes_at(left, gap + place // columns * (high + gap), 1)
-        _draw_slice(axes, one, box, line=0.8)
-        _sides(axes, size=6)
+        draw_slice(axes, one, box, line=0.8)
+        sides(axes, size=6)
         colour = MASK_COLOUR if one.mask.any() else FAINT_COLOUR
         axes.text(
             0.97, 0.03, str(one.number), transform=axes.transAxes, ha="right", **_LABEL | {"color": colour}, size=7
@@ -253,7 +256,7 @@ def _montage(shown: Sequence[AxialSlice], main: AxialSlice, words: str, case: Ca
     return figure
 
 
-def _head_box(shown: Sequence[AxialSlice]) -> tuple[slice, slice]:
+def head_box(shown: Sequence[AxialSlice]) -> tuple[slice, slice]:
     """Rows and columns that hold the head and the contours on all of `shown`, with a little air."""
     seen = np.zeros(shown[0].flair.shape, bool)
     for one in shown:
@@ -275,7 +278,8 @@ def _head_box(shown: Sequence[AxialSlice]) -> tuple[slice, slice]:
     return span(0), span(1)
 
 
-def _draw_slice(axes: Axes, one: AxialSlice, box: tuple[slice, slice], line: float) -> None:
+def draw_slice(axes: Axes, one: AxialSlice, box: tuple[slice, slice], line: float) -> None:
+    """The part of a slice that `box` cuts out, with its contours in lines of `line` points."""
     truth = None if one.truth is None else one.truth[box]
     _draw(axes, one.flair[box], one.mask[box], truth, one.aspect, (0.0, 1.0), line)
 
@@ -306,7 +310,8 @@ def _contour(axes: Axes, mask: NDArray[np.bool_], colour: str, line: float, styl
     axes.set_ylim(mask.shape[0] - 0.5, -0.5)
 
 
-def _sides(axes: Axes, size: float) -> None:
+def sides(axes: Axes, size: float) -> None:
+    """R at the patient's right, L at the left."""
     for place, letter in ((0.03, "R"), (0.97, "L")):
         axes.text(place, 0.5, letter, transform=axes.transAxes, color=TEXT_COLOUR, size=size, va="center", ha="center")
 

@@ -1,4 +1,4 @@
-"""cohort.csv, lesions.csv, failures.json and run.json; the CSV files read back to what was written."""
+"""cohort.csv, lesions.csv, slices.csv, failures.json and run.json; the CSV files read back to what was written."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import csv
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +14,7 @@ from typing import Any
 
 from brainseg.errors import InputError
 from brainseg.measures import Lesion
+from brainseg.presence import SlicePresence
 from brainseg.results import CohortRow, Failure
 from brainseg.writers.atomic import replacing
 
@@ -45,10 +46,16 @@ LESION_COLUMNS = (
     "last_slice",
     "confidence",
 )
+BOX_COLUMNS = (  # after those that every lesions.csv has had
+    *(f"box_{end}_{axis}" for end in ("first", "last") for axis in "ijk"),
+    *(f"box_{end}_{axis}_mm" for end in ("low", "high") for axis in "xyz"),
+)
+SLICE_COLUMNS = ("slice", "area_voxels", "area_mm2", "probability", "present")
 
 # A spreadsheet runs a cell that begins so. An apostrophe before it disarms it; cells that already look disarmed get
 # one more, so that reading can take exactly one away.
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
+_UNKNOWN = (None, None, None)
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
 
 
@@ -72,22 +79,32 @@ def read_cohort(path: Path) -> list[CohortRow]:
 def write_lesions(path: Path, lesions: Iterable[Lesion]) -> None:
     """Writes lesions.csv: a row a lesion, numbered from 1.
 
-    Centroids are RAS+ mm (x, y, z) and voxel indices counted from 0 (i, j, k); slices are counted from 1, as viewers
-    and file names do. Millimetres and millilitres are blank where the spacing is unknown.
+    Centroids and boxes are RAS+ mm (x, y, z) and voxel indices counted from 0 (i, j, k), of a box the first and the
+    last, both included; slices are counted from 1, as viewers and file names do. Millimetres and millilitres are blank
+    where the spacing is unknown.
     """
-    write_table(path, LESION_COLUMNS, (_lesion_cells(number, lesion) for number, lesion in enumerate(lesions, start=1)))
+    rows = (_lesion_cells(number, lesion) for number, lesion in enumerate(lesions, start=1))
+    write_table(path, (*LESION_COLUMNS, *BOX_COLUMNS), rows)
 
 
 def read_lesions(path: Path) -> list[Lesion]:
-    """The lesions of a lesions.csv that `write_lesions` wrote.
+    """The lesions of a lesions.csv that `write_lesions` wrote, now or before it had boxes.
 
     Raises:
         InputError: if it is not such a table.
     """
     return [
         _row_or_error(path, number, _lesion, cells)
-        for number, cells in enumerate(_read_csv(path, LESION_COLUMNS), start=2)
+        for number, cells in enumerate(_read_csv(path, LESION_COLUMNS, BOX_COLUMNS), start=2)
     ]
+
+
+def write_slices(path: Path, slices: Iterable[SlicePresence]) -> None:
+    """Writes slices.csv: a row an axial slice, counted from 1; mm2 are blank where the spacing is unknown."""
+    rows = (
+        (one.number, one.area_voxels, one.area_mm2, one.probability, "yes" if one.present else "no") for one in slices
+    )
+    write_table(path, SLICE_COLUMNS, rows)
 
 
 def write_failures(path: Path, failures: Iterable[Failure]) -> None:
@@ -132,13 +149,15 @@ def _lesion_cells(number: int, lesion: Lesion) -> tuple[Any, ...]:
         number,
         lesion.volume_ml,
         lesion.voxels,
-        *(lesion.centroid_mm or (None, None, None)),
+        *(lesion.centroid_mm or _UNKNOWN),
         *lesion.centroid_voxel,
         lesion.diameter_mm,
         lesion.diameter_pixels,
         lesion.first_slice + 1,
         lesion.last_slice + 1,
         lesion.confidence,
+        *(index for end in lesion.box_voxel or (_UNKNOWN, _UNKNOWN) for index in end),
+        *(place for end in lesion.box_mm or (_UNKNOWN, _UNKNOWN) for place in end),
     )
 
 
@@ -154,7 +173,16 @@ def _lesion(cells: Mapping[str, str]) -> Lesion:
         first_slice=int(cells["first_slice"]) - 1,
         last_slice=int(cells["last_slice"]) - 1,
         confidence=_float(cells["confidence"]),
+        box_voxel=_box(cells, BOX_COLUMNS[:6], int),
+        box_mm=_box(cells, BOX_COLUMNS[6:], float),
     )
+
+
+def _box(cells: Mapping[str, str], columns: Sequence[str], number: Callable[[str], Any]) -> Any:
+    """First and last corner of a box, or None where the table leaves it out."""
+    values = [cells.get(column) or None for column in columns]
+    known = tuple(number(value) for value in values if value is not None)
+    return (known[:3], known[3:]) if len(known) == len(columns) else None
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -185,9 +213,10 @@ def read_table(path: Path, remedy: str) -> tuple[list[str], list[dict[str, str]]
     return header, [dict(zip(header, row, strict=True)) for row in rows]
 
 
-def _read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+def _read_csv(path: Path, columns: Sequence[str], later: Sequence[str] = ()) -> list[dict[str, str]]:
+    """Rows of a table with `columns`, and with all or none of those that came `later`."""
     header, rows = read_table(path, "run segment again, or brainseg report")
-    if header != list(columns):
+    if header not in (list(columns), [*columns, *later]):
         raise InputError(path, f"does not have the columns {','.join(columns)}", "run segment again")
     return rows
 

@@ -8,14 +8,17 @@ import pytest
 
 from brainseg.errors import InputError
 from brainseg.measures import Lesion, find_lesions
+from brainseg.presence import SlicePresence
 from brainseg.results import CohortRow, Failure
 from brainseg.writers.tables import (
+    LESION_COLUMNS,
     read_cohort,
     read_lesions,
     write_cohort,
     write_failures,
     write_lesions,
     write_run,
+    write_slices,
 )
 
 ROWS = [
@@ -102,8 +105,43 @@ def test_lesions_count_slices_from_1_and_read_back(tmp_path):
 def test_lesion_of_unknown_spacing_has_blank_millimetres(tmp_path):
     lesion = Lesion(3, None, (1.0, 2.0, 3.0), None, None, 2.5, 0, 0, None)
     write_lesions(tmp_path / "lesions.csv", [lesion])
-    assert (tmp_path / "lesions.csv").read_text().splitlines()[1] == "1,,3,,,,1,2,3,,2.5,1,1,"
+    assert (tmp_path / "lesions.csv").read_text().splitlines()[1] == "1,,3,,,,1,2,3,,2.5,1,1," + "," * 12
     assert read_lesions(tmp_path / "lesions.csv") == [lesion]
+
+
+def test_lesions_have_their_box_in_voxels_and_mm(tmp_path):
+    mask = np.zeros((10, 10, 6), np.uint8)
+    mask[2:6, 3, 1:3] = 1
+    path = tmp_path / "lesions.csv"
+    write_lesions(path, find_lesions(mask, None, np.diag([-1.0, -1.0, 2.0, 1.0]), (1.0, 1.0, 2.0)))
+    with path.open(newline="") as lines:
+        (row,) = csv.DictReader(lines)
+    assert [row[f"box_{end}_{axis}"] for end in ("first", "last") for axis in "ijk"] == ["2", "3", "1", "5", "3", "2"]
+    low, high = ([row[f"box_{end}_{axis}_mm"] for axis in "xyz"] for end in ("low", "high"))
+    assert (low, high) == (["-5.5", "-3.5", "1"], ["-1.5", "-2.5", "5"])
+    assert list(row)[:14] == list(LESION_COLUMNS)
+
+
+def test_lesions_written_before_there_were_boxes_are_read(tmp_path):
+    cells = ["1", "", "3", "", "", "", "1", "2", "3", "", "2.5", "1", "1", "0.5"]
+    (tmp_path / "lesions.csv").write_text(",".join(LESION_COLUMNS) + "\n" + ",".join(cells) + "\n")
+    assert read_lesions(tmp_path / "lesions.csv") == [Lesion(3, None, (1.0, 2.0, 3.0), None, None, 2.5, 0, 0, 0.5)]
+
+
+def test_table_with_half_of_the_box_columns_is_refused(tmp_path):
+    (tmp_path / "lesions.csv").write_text(",".join([*LESION_COLUMNS, "box_first_i"]) + "\n")
+    with pytest.raises(InputError, match="does not have the columns"):
+        read_lesions(tmp_path / "lesions.csv")
+
+
+def test_slices_have_a_row_each_and_blank_area_without_a_spacing(tmp_path):
+    slices = [SlicePresence(1, 0, 0.0, 0.0125, False), SlicePresence(2, 12, None, 1.0, True)]
+    write_slices(tmp_path / "slices.csv", slices)
+    assert (tmp_path / "slices.csv").read_text().splitlines() == [
+        "slice,area_voxels,area_mm2,probability,present",
+        "1,0,0,0.0125,no",
+        "2,12,,1,yes",
+    ]
 
 
 def test_no_lesions_is_a_table_of_one_line(tmp_path):
