@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from brainseg import __version__
 from brainseg.bundle import file_sha256
-from brainseg.case import Case, Segmentation
+from brainseg.case import SLICES, Case, Segmentation
 from brainseg.errors import BrainsegError, MachineError, UsageError
 from brainseg.results import CaseDetail, CohortRow, Failure
 from brainseg.study import Patient, find_patients
@@ -247,8 +247,8 @@ def _write_case(folder: Path, job: _Job, case: Case, result: Segmentation, optio
     write_mask(folder / "mask.nii.gz", result.mask, case.affine, in_mm=in_mm)
     if options.save_probability:
         write_probability(folder / "probability.nii.gz", result.probability, case.affine, in_mm=in_mm)
-    formats = options.formats or ((case.layout,) if case.layout == "tiff" else ())
-    if "tiff" in formats and case.layout == "tiff":
+    formats = options.formats or (("tiff",) if case.layout in SLICES else ())
+    if "tiff" in formats and case.layout in SLICES:
         write_tiff_masks(folder, case, result.mask)
     write_lesions(folder / "lesions.csv", lesions)
     write_overlay(folder / "overlay.png", case, result.mask)

@@ -52,7 +52,8 @@ def _probability(case: Case, bundle: Bundle, tta: bool) -> dict[str, Any]:
 
     affine = case.affine
     if case.spacing_mm is None:  # the bundle takes a slice without spacing to have its own pixel size
-        affine = affine @ np.diag([bundle.pixel_mm, bundle.pixel_mm, 1.0, 1.0])
+        pixel_mm = bundle.pixel_mm / case.finer
+        affine = affine @ np.diag([pixel_mm, pixel_mm, 1.0, 1.0])
     data: dict[str, Any] = {"image": MetaTensor(torch.from_numpy(case.image), affine=torch.from_numpy(affine))}
     data = bundle.preprocessing(data)
     data["pred"] = logits(bundle, data["image"], tta=tta)
