@@ -45,6 +45,7 @@ class Case:
         missing: the channels that were not given and are copies of FLAIR.
         notes: what the reader did or saw that the user should know ("MONOCHROME1 inverted").
         finer: where `spacing_mm` is None, how many pixels go to one of the training slices, along a side.
+        apart: the slices do not lie one above the other (they may be of several planes); each is segmented by itself.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Case:
     missing: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     finer: float = 1.0
+    apart: bool = False
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -1,13 +1,12 @@
 """Slices that a bundle does not read (PNG, JPEG, MATLAB, slices that stand alone) as NIfTI volumes that it does.
 
-A bundle takes TIFF slices as they are. These are brought by the program's own readers, once, into a folder of the run:
-uint8, or as the slices have it, with the pixel size that `brainseg segment` takes them to have, so that training and
-segmentation see the same.
+A bundle takes a stack of TIFF slices as it is. These are read by the program's own readers, once, and written to a
+folder of the run, each slice as a volume by itself: uint8, or as the slices have it, with the pixel size that `segment`
+takes them to have. So training and segmentation see the same.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from brainseg.case import CHANNELS, FLAIR
 from brainseg.errors import InputError
 from brainseg.study import Patient
+from brainseg.study.names import safe_name
 
 
 def needs_volumes(patients: Sequence[Patient]) -> bool:
@@ -29,7 +29,7 @@ def needs_volumes(patients: Sequence[Patient]) -> bool:
 def write_volumes(
     datalist: Mapping[str, Any], patients: Sequence[Patient], data: Path, folder: Path, *, pixel_mm: float
 ) -> dict[str, Any]:
-    """Writes `folder/<case>/flair.nii.gz` and `flair_mask.nii.gz` for every item, and gives the datalist of these.
+    """Writes `folder/<case>/<slice>/flair.nii.gz` and `flair_mask.nii.gz`, and gives the datalist of these.
 
     Args:
         datalist: of lists of slices (`datalist.monai_datalist`), some of which may have been left out.
@@ -44,17 +44,17 @@ def write_volumes(
     by_name = {patient.name: patient for patient in patients}
     items = []
     for item in datalist["training"]:
-        images, labels = ([data / one for one in item[key]] for key in ("image", "label"))
-        patient = by_name[item["case"]]
-        patient = replace(patient, flair=replace(patient.flair, files=tuple(images)), masks=tuple(labels))
-        image, label = _write(patient, folder / patient.name, pixel_mm)
-        names = [os.fspath(Path(patient.name) / name) for name in image]
-        items.append({**item, "image": names, "label": os.fspath(Path(patient.name) / label)})
+        for image, label in zip(item["image"], item["label"], strict=True):
+            whole = by_name[item["case"]]
+            alone = replace(whole, flair=replace(whole.flair, files=(data / image,)), masks=(data / label,))
+            names = _write(alone, folder, f"{whole.name}/{safe_name(Path(image).stem)}", pixel_mm)
+            case = whole.name if len(item["image"]) == 1 else f"{whole.name}_{safe_name(Path(image).stem)}"
+            items.append({**item, "image": names[:-1], "label": names[-1], "case": case})
     return {**datalist, "training": items}
 
 
-def _write(patient: Patient, folder: Path, pixel_mm: float) -> tuple[list[str], str]:
-    """Writes one patient's volumes and gives their names: pre-contrast, FLAIR, post-contrast; and the mask's."""
+def _write(patient: Patient, folder: Path, below: str, pixel_mm: float) -> list[str]:
+    """Writes the volumes of a slice to `folder/below`: their paths, of CHANNELS in order and of the mask."""
     from brainseg.readers import read_ground_truth, read_patient
     from brainseg.writers.nifti import write_image, write_mask
 
@@ -62,16 +62,15 @@ def _write(patient: Patient, folder: Path, pixel_mm: float) -> tuple[list[str], 
     mask = read_ground_truth(patient)
     if mask is None:
         raise InputError(patient.path, "has no mask", "train on slices with masks")
-    pixel_mm /= case.finer
-    affine = case.affine @ np.diag([pixel_mm, pixel_mm, 1.0, 1.0])
-    names = ["t1.nii.gz", "flair.nii.gz", "t1c.nii.gz"]  # in the order of CHANNELS
+    affine = case.affine @ np.diag([pixel_mm / case.finer, pixel_mm / case.finer, 1.0, 1.0])
+    names = [f"{below}/{name}.nii.gz" for name in ("t1", "flair", "t1c", "flair_mask")]
     for channel, sequence in enumerate(CHANNELS):
         if sequence in case.missing:
             names[channel] = names[FLAIR]
         else:
             write_image(folder / names[channel], _smallest(case.image[channel]), affine)
-    write_mask(folder / "flair_mask.nii.gz", mask, affine)
-    return names, "flair_mask.nii.gz"
+    write_mask(folder / names[-1], mask, affine)
+    return names
 
 
 def _smallest(array: NDArray[np.float32]) -> NDArray[Any]:

@@ -21,7 +21,7 @@ from brainseg.writers.tables import write_json
 
 HELD_OUT = 0.05  # of the slices, for validation and again for test
 INFLATED = "slices of one patient lie on both sides of this split, so figures from it are inflated"
-NO_SLICES = "is no stack of slices, which alone are divided"
+NO_SLICES = "is no stack of TIFF slices, PNG, JPEG or MATLAB, which alone are divided"
 NO_PATIENT = (
     "these slices carry no patient, so a split by patient divides slices all the same: those of one patient, mostly "
     "neighbours by number, lie on both sides, and figures from it are inflated"

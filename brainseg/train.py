@@ -147,9 +147,11 @@ def train(run: Run, data: Path, *, weights: str | None = None, resume: bool = Fa
     from monai.bundle import ConfigWorkflow
 
     root = shipped()[run.bundle]
+    own = run.root / DATASET
     overrides = {
+        **(_one_slice_each(run.bundle) if own.is_dir() else {}),
         "bundle_root": str(root),
-        "dataset_dir": str(own if (own := run.root / DATASET).is_dir() else data),
+        "dataset_dir": str(own if own.is_dir() else data),
         "datalist": str(run.root / "datalist.json"),
         "output_dir": str(run.root),
         "fold": run.fold,
@@ -174,6 +176,12 @@ def train(run: Run, data: Path, *, weights: str | None = None, resume: bool = Fa
     record = {"bundle": run.bundle, "fold": run.fold, "trained_on": run.trained_on, "validated_on": run.validated_on}
     write_json(run.root / TRAINING_FILE, record | ({"by_slice": True} if run.by_slice else {}))
     return best
+
+
+def _one_slice_each(name: str) -> dict[str, int]:
+    """Settings that give a batch its usual number of slices where each is a volume of its own, seen once an epoch."""
+    usual = tunables(name)
+    return {"slices_per_patient": 1, "batch_size": usual["batch_size"] * usual["slices_per_patient"]}
 
 
 def newest_state(root: Path) -> Path:

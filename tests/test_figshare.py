@@ -340,6 +340,21 @@ def test_the_network_sees_a_slice_of_512_at_the_size_of_one_of_256(tmp_path: Pat
     assert seen == [(208, 240), (208, 240)]
 
 
+def test_matlab_slices_get_the_masks_that_they_get_alone_and_none_of_their_neighbours(tmp_path: Path) -> None:
+    bundle = replace(open_bundle("residual_unet", device="cpu"), network=Bright())
+    slices = [head(256, at=place) for place in ((0.3, 0.4), (0.7, 0.6), (0.3, 0.6))]
+    for number, (image, mask) in enumerate(slices, 1):
+        write_matlab(tmp_path / "matlab", number, image // number, mask, PID)
+        write_picture(tmp_path / "pictures", number, image // number)
+    together = segment(read_case(tmp_path / "matlab"), bundle)
+    assert together.mask.shape == (256, 256, 3)
+    for z in range(3):
+        alone = segment(read_case(tmp_path / "pictures" / "images" / f"{z + 1}.png"), bundle)
+        np.testing.assert_array_equal(together.mask[..., z], alone.mask[..., 0])
+        np.testing.assert_array_equal(together.probability[..., z], alone.probability[..., 0])
+        assert np.count_nonzero(together.mask[..., z].T & slices[z][1]) > 0.97 * slices[z][1].sum()
+
+
 def test_pid_is_in_nothing_that_is_written_or_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -405,8 +420,10 @@ def test_split_by_slice_writes_its_training_slices_alone(tmp_path: Path) -> None
     parts = [["figshare_0001", "figshare_0004"]]
     run = prepare("residual_unet", find_patients(data), parts, data, tmp_path / "run", fold=ALL, split=split)
     assert (run.trained_on, run.by_slice) == (("figshare_0001",), True)
-    scan = np.asarray(nibabel.load(run.root / "dataset" / "figshare_0001" / "flair.nii.gz").dataobj)
-    np.testing.assert_array_equal(scan, read_patient(find_patients(data)[0]).image[1][..., [0, 2]])
+    listed = json.loads((run.root / "datalist.json").read_text())["training"]
+    assert [item["case"] for item in listed] == ["figshare_0001_1", "figshare_0001_3"]
+    scan = np.asarray(nibabel.load(run.root / "dataset" / "figshare_0001" / "3" / "flair.nii.gz").dataobj)
+    np.testing.assert_array_equal(scan, read_patient(find_patients(data)[0]).image[1][..., 2:])
 
 
 @pytest.mark.parametrize("layout", ["picture", "matlab"])
@@ -433,9 +450,9 @@ def test_one_epoch_trains_and_its_run_segments_and_is_evaluated(
     assert (record["trained_on"], record["validated_on"]) == (folds[1], folds[0])
     assert record.get("by_slice", False) is (layout == "picture")
     (item, *_) = json.loads((run / "datalist.json").read_text())["training"]
-    assert item["image"] == [f"{item['case']}/flair.nii.gz"] * 3
+    assert item["image"] == ["1/1/flair.nii.gz" if layout == "picture" else "figshare_0001/1/flair.nii.gz"] * 3
     scan = nibabel.load(run / "dataset" / item["image"][1])
-    assert scan.shape == (64, 64, 1 if layout == "picture" else 2)
+    assert scan.shape == (64, 64, 1)
     assert scan.get_data_dtype() == np.uint8
     np.testing.assert_allclose(np.diag(scan.affine)[:2], -3.75 * 256 / 64, rtol=1e-6)
     again = ("--epochs", 2, "--resume", "val_interval=1", *QUICK)

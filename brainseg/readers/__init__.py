@@ -365,4 +365,5 @@ def _slices_case(patient: Patient, given: dict[int, Path | None], spacing_mm: Sp
         missing=tuple(missing),
         notes=tuple(notes),
         finer=finer,
+        apart=patient.flair.layout == "matlab",
     )

@@ -145,7 +145,7 @@ def _opened_picture(file: Path, mask: bool) -> Iterator[tuple[_Header, Callable[
 
             def pixels() -> NDArray[Any]:
                 values = np.asarray(image)
-                planes = values.T[None] if values.ndim == 2 else values.transpose(2, 1, 0)
+                planes: NDArray[Any] = values.T[None] if values.ndim == 2 else values.transpose(2, 1, 0)
                 kept = modes[image.mode]
                 if len(planes) > kept and planes[kept].min() != planes[kept].max():
                     raise InputError(file, "has an alpha channel that is not the same everywhere", "save it without")

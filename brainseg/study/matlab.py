@@ -22,7 +22,7 @@ from brainseg.study.walk import MATLAB, Folder
 STRUCT, IMAGE, MASK, PID = "cjdata", "image", "tumorMask", "PID"
 LONGEST_SIDE = 8192
 LONGEST_PID = 64
-WHY = "slices of one patient in a MATLAB struct cjdata, whose planes it does not tell; taken for an axial FLAIR"
+WHY = "slices of one patient in MATLAB files, which do not tell their planes; each taken for an axial FLAIR by itself"
 AGAIN = "download it again"
 
 
