@@ -88,7 +88,9 @@ def test_numbered_tiff_stands_alone_only_where_it_is_grayscale_of_512(
         write_picture(tmp_path, number, np.stack([image] * 3, -1) if samples == 3 else image, mask, suffix=".tif")
         if samples == 3:
             tifffile.imwrite(tmp_path / f"images/{number}.tif", np.stack([image] * 3, -1), photometric="rgb")
-    assert len(find_patients(tmp_path)) == expected
+    found = find_patients(tmp_path)
+    assert len(found) == expected
+    assert ("name them <patient>_<number>.tif" in found[0].why) is (expected == 3)
 
 
 def test_numbered_tiff_of_several_patients_folders_are_their_stacks(tmp_path: Path) -> None:
@@ -256,11 +258,10 @@ def pixels(kind: str) -> Any:
     if kind == "palette":
         return Image.fromarray(grey).convert("P")
     if kind == "alpha":
-        return Image.fromarray(np.stack([grey, grey, grey, grey], -1), "RGBA")
+        return Image.fromarray(np.stack([grey, grey, grey, grey], -1))
     return Image.fromarray(np.zeros((32, 32), np.uint8))
 
 
-@pytest.mark.filterwarnings("ignore:'mode' parameter is deprecated:DeprecationWarning")
 @pytest.mark.parametrize(
     ("kind", "says"),
     [

@@ -19,6 +19,7 @@ from brainseg.study.walk import PICTURES, TIFF, Folder
 
 SIDE = 512
 WHY = "a slice that stands alone: it cannot say what it is or whose; taken for an axial FLAIR"
+A_STACK = "if these are one patient's stack, name them <patient>_<number>.tif"
 
 
 def find(root: Path, folders: Sequence[Folder]) -> tuple[list[Found], set[Path]]:
@@ -103,5 +104,7 @@ def _fault(images: Sequence[Path], masks: Sequence[Path], others_have: bool) -> 
 
 
 def _patient(file: Path, masks: tuple[Path, ...], problem: InputError | None = None) -> Patient:
-    series = Series("tiff" if file.name.lower().endswith(TIFF) else "picture", (file,), description=file.name)
-    return Patient("", file, series, masks=masks, why=WHY, alone=True, problem=problem)
+    tiff = file.name.lower().endswith(TIFF)
+    series = Series("tiff" if tiff else "picture", (file,), description=file.name)
+    why = f"{WHY}; {A_STACK}" if tiff else WHY
+    return Patient("", file, series, masks=masks, why=why, alone=True, problem=problem)
