@@ -11,7 +11,10 @@ from brainseg.study.names import named, safe_name
 from brainseg.study.patient import Patient
 from brainseg.study.walk import ITK, MATLAB, NIFTI, PICTURES, TIFF, walk
 
-EXPECTED = "give a folder of TIFF slices, images/ of numbered PNG or JPEG slices, a NIfTI, MHA or NRRD volume, or a DICOM folder or zip"
+EXPECTED = (
+    "give a folder of TIFF slices, a folder images/ of numbered PNG or JPEG slices, a NIfTI, MHA or NRRD volume, or a "
+    "DICOM folder or zip"
+)
 
 
 def find_patients(path: Path, *, series: str | None = None, name: str | None = None) -> list[Patient]:
