@@ -6,7 +6,9 @@ in the readers.
 
 A TIFF slice has row 0 anterior and column 0 at the patient's right; slice numbers grow towards the head. Read as
 X = column, Y = row, Z = slice its affine is `TIFF_AFFINE`, in units of voxels, because a TIFF slice has no spacing:
-`spacing_mm` is then None and nothing measured on it is in millimetres.
+`spacing_mm` is then None and nothing measured on it is in millimetres. A slice of a TIFF stack has pixels of the
+training slices' size, whatever their number; a slice that stands alone (PNG, JPEG, MATLAB) shows a whole head, which
+there has `HEAD_PIXELS`.
 """
 
 from __future__ import annotations
@@ -22,8 +24,10 @@ CHANNELS = ("pre-contrast", "FLAIR", "post-contrast")
 FLAIR = CHANNELS.index("FLAIR")
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 TIFF_AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])
+HEAD_PIXELS = 256  # across a training slice, the longer side: 240 mm
 
-Layout = Literal["tiff", "nifti", "dicom", "itk"]
+Layout = Literal["tiff", "picture", "matlab", "nifti", "dicom", "itk"]
+SLICES = {"tiff": "TIFF", "picture": "PNG or JPEG", "matlab": "MATLAB"}  # no spacing; masks are written slice by slice
 Spacing = tuple[float, float, float]
 
 
@@ -40,6 +44,8 @@ class Case:
         files: the FLAIR's files in order of Z (one per slice for TIFF and DICOM, else one).
         missing: the channels that were not given and are copies of FLAIR.
         notes: what the reader did or saw that the user should know ("MONOCHROME1 inverted").
+        finer: where `spacing_mm` is None, how many pixels go to one of the training slices, along a side.
+        apart: the slices do not lie one above the other (they may be of several planes); each is segmented by itself.
     """
 
     name: str
@@ -50,6 +56,8 @@ class Case:
     files: tuple[Path, ...] = ()
     missing: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    finer: float = 1.0
+    apart: bool = False
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-from brainseg.case import Case, Segmentation
+from brainseg.case import SLICES, Case, Segmentation
 from brainseg.errors import BrainsegError, MachineError
 from brainseg.job import RECORD, Job, Options, done_before, fingerprint, input_hashes, write_record
 from brainseg.results import CaseDetail, CohortRow, Done, Failed
@@ -115,8 +115,8 @@ def _write_case(
     write_mask(folder / "mask.nii.gz", result.mask, case.affine, in_mm=in_mm)
     if options.save_probability:
         write_probability(folder / "probability.nii.gz", result.probability, case.affine, in_mm=in_mm)
-    formats = options.formats or ((case.layout,) if case.layout == "tiff" else ())
-    if "tiff" in formats and case.layout == "tiff":
+    formats = options.formats or (("tiff",) if case.layout in SLICES else ())
+    if "tiff" in formats and case.layout in SLICES:
         write_tiff_masks(folder, case, result.mask)
     write_lesions(folder / "lesions.csv", lesions)
     slices = slice_presence(result.mask, result.probability, case.affine, case.spacing_mm, bundle.presence)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from brainseg.case import SLICES
 from brainseg.errors import InputError, UsageError
 from brainseg.study import Patient
 from brainseg.writers.tables import write_json
@@ -113,7 +114,7 @@ def in_fold(patients: Sequence[Patient], folds: Sequence[Sequence[str]], fold: i
 def monai_datalist(patients: Sequence[Patient], folds: Sequence[Sequence[str]], *, base: Path) -> dict[str, Any]:
     """A datalist with an item a patient that has a mask and a fold: image, label, fold, case.
 
-    For TIFF `image` is the list of slices and `label` that of their masks; for a volume `image` is pre-contrast, FLAIR
+    For slices `image` is the list of them and `label` that of their masks; for a volume `image` is pre-contrast, FLAIR
     and post-contrast, with FLAIR in place of what is missing. Paths are relative to `base`.
 
     Raises:
@@ -127,9 +128,9 @@ def monai_datalist(patients: Sequence[Patient], folds: Sequence[Sequence[str]], 
     for patient in chosen:
         if patient.problem is not None:
             raise patient.problem
-        if patient.flair.layout not in ("tiff", "nifti"):
+        if patient.flair.layout not in (*SLICES, "nifti"):
             raise InputError(patient.path, f"{patient.flair.layout} cannot be trained on", "convert it to NIfTI")
-        if patient.flair.layout == "tiff":
+        if patient.flair.layout in SLICES:
             images, labels = list(patient.flair.files), list(patient.masks)
         else:
             series = (patient.pre or patient.flair, patient.flair, patient.post or patient.flair)
@@ -138,7 +139,7 @@ def monai_datalist(patients: Sequence[Patient], folds: Sequence[Sequence[str]], 
         items.append(
             {
                 "image": [_relative(path, base) for path in images],
-                "label": label if patient.flair.layout == "tiff" else label[0],
+                "label": label if patient.flair.layout in SLICES else label[0],
                 "fold": fold_of[patient.name],
                 "case": patient.name,
             }

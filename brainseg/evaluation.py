@@ -14,6 +14,7 @@ from brainseg.case import FLAIR, Case
 from brainseg.errors import InputError, UsageError
 from brainseg.protocols import BY_SLICE, PROTOCOLS, ten_of, volume_of_d
 from brainseg.scores import CaseScores, score_case
+from brainseg.slice_split import EACH_COUNTS
 from brainseg.statistics import LEVEL, RESAMPLES, Figure, global_dice, mean_figure, summarise
 from brainseg.study import Patient, find_patients
 
@@ -127,6 +128,7 @@ def evaluate(
         if not patients:
             raise InputError(data, "no patient to score is there", "give the data that the others were scored on")
     refuse_unreadable(patients, data)
+    cautions += cautions_of_slices(patients)
     subject = open_subject(
         patients, data, bundle=bundle, predictions=predictions, flair_alone=flair_alone, tta=tta, device=device
     )
@@ -305,7 +307,7 @@ def review_run(
     what = f"{bundle.name}, all sequences"
     result = score_patients(patients, predict, what=what, presence=bundle.presence, advance=advance)
     told = cautions_of(training_record(bundle.root), [patient.name for patient in patients])
-    result = replace(result, cautions=told)
+    result = replace(result, cautions=(*cautions_of_slices(patients), *told))
     write_evaluation(result, root, settings={"bundle": bundle.name, **(settings or {})})
     return result
 
@@ -377,6 +379,11 @@ def cell(value: float | None) -> str:
 def interval_cell(figure: Figure) -> str:
     """The interval of a figure as tables have it."""
     return "-" if np.isnan(figure.low) else f"{cell(figure.low)} to {cell(figure.high)}"
+
+
+def cautions_of_slices(patients: Sequence[Patient]) -> tuple[str, ...]:
+    """What must be said of figures over slices that carry no patient."""
+    return (EACH_COUNTS,) if any(patient.alone for patient in patients) else ()
 
 
 def cautions_of(record: Mapping[str, Sequence[str]], patients: Sequence[str]) -> tuple[str, ...]:

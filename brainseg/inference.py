@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from brainseg.case import Case, Segmentation
 
@@ -24,16 +26,11 @@ def segment(case: Case, bundle: Bundle | Sequence[Bundle], *, tta: bool = False)
     """
     started = time.perf_counter()
     bundles = list(bundle) if isinstance(bundle, Sequence) else [bundle]
-    results = [_probability(case, one, tta) for one in bundles]
-    data = results[0]
-    if len(results) > 1:
-        data["pred"] = sum(result["pred"] for result in results[1:]) + data["pred"]
-        data["pred"] /= len(results)
-    probability = data["pred"][0].numpy().astype(np.float32, copy=True)
-    mask = bundles[0].mask(data)["pred"][0].numpy().astype(np.uint8)
+    slices = [replace(case, image=case.image[..., z : z + 1]) for z in range(case.shape[2])] if case.apart else [case]
+    masks, probabilities = zip(*(_segmented(one, bundles, tta) for one in slices), strict=True)
     return Segmentation(
-        mask=mask,
-        probability=probability,
+        mask=np.concatenate(masks, axis=2),
+        probability=np.concatenate(probabilities, axis=2),
         affine=case.affine,
         spacing_mm=case.spacing_mm,
         threshold=bundles[0].threshold,
@@ -43,6 +40,17 @@ def segment(case: Case, bundle: Bundle | Sequence[Bundle], *, tta: bool = False)
     )
 
 
+def _segmented(case: Case, bundles: Sequence[Bundle], tta: bool) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Mask and mean probability, (X, Y, Z)."""
+    results = [_probability(case, one, tta) for one in bundles]
+    data = results[0]
+    if len(results) > 1:
+        data["pred"] = sum(result["pred"] for result in results[1:]) + data["pred"]
+        data["pred"] /= len(results)
+    probability = data["pred"][0].numpy().astype(np.float32, copy=True)
+    return bundles[0].mask(data)["pred"][0].numpy().astype(np.uint8), probability
+
+
 def preprocessed(case: Case, bundle: Bundle) -> dict[str, Any]:
     """`{"image"}`: `(3, X, Y, Z)` in the network's frame, whose slices are those of the case from foot to head."""
     import torch
@@ -50,7 +58,8 @@ def preprocessed(case: Case, bundle: Bundle) -> dict[str, Any]:
 
     affine = case.affine
     if case.spacing_mm is None:  # the bundle takes a slice without spacing to have its own pixel size
-        affine = affine @ np.diag([bundle.pixel_mm, bundle.pixel_mm, 1.0, 1.0])
+        pixel_mm = bundle.pixel_mm / case.finer
+        affine = affine @ np.diag([pixel_mm, pixel_mm, 1.0, 1.0])
     data: dict[str, Any] = {"image": MetaTensor(torch.from_numpy(case.image), affine=torch.from_numpy(affine))}
     return bundle.preprocessing(data)
 

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from brainseg.errors import InputError, UsageError
-from brainseg.evaluation import Advance, Subject, cell, interval_cell, open_subject, refuse_unreadable
-from brainseg.leak import ALARM, NOTHING, copied_mask
+from brainseg.evaluation import (
+    Advance,
+    Subject,
+    cautions_of_slices,
+    cell,
+    interval_cell,
+    open_subject,
+    refuse_unreadable,
+)
+from brainseg.leak import ALARM, NOTHING, copied_mask, nearest
 from brainseg.protocols import BY_SLICE, PROTOCOLS
 from brainseg.slice_scores import SliceSums, slice_figures, slice_sums
 from brainseg.slice_split import INFLATED, SliceSplit, read_split, slice_names, split_by_slice
@@ -78,7 +88,7 @@ def evaluate_slices(
     training, test = set(parts.training).intersection(everything), set(parts.test).intersection(everything)
     if not test:
         raise InputError(split or data, "none of the test slices is there", "check the split against the file names")
-    cautions = [INFLATED]
+    cautions = [INFLATED, *cautions_of_slices(patients)]
     for part, here, listed in (("training", training, parts.training), ("test", test, parts.test)):
         if len(here) < len(listed):
             cautions.append(f"only {len(here)} of the {len(listed)} {part} slices are there")
@@ -93,7 +103,8 @@ def evaluate_slices(
     step = advance(len(chosen)) if advance else None
     slices: dict[str, list[SliceSums]] = {}
     for patient in chosen:
-        for scored, sums in _of_patient(patient, names[patient.name], training, test, subject).items():
+        beside = _beside(patient, patients, names, training) if patient.alone else None
+        for scored, sums in _of_patient(patient, names[patient.name], training, test, subject, beside).items():
             slices.setdefault(scored, []).extend(sums)
         if step:
             step(f"{patient.name}: {len(test.intersection(names[patient.name]))} slices")
@@ -106,10 +117,33 @@ def evaluate_slices(
     )
 
 
+def _beside(
+    patient: Patient, patients: Sequence[Patient], names: Mapping[str, Sequence[str]], training: Set[str]
+) -> NDArray[Any] | None:
+    """For a slice that stands alone the mask (X, Y) of the nearest training slice in order of name."""
+    from brainseg.readers import read_ground_truth
+
+    order = [one for one in patients if one.alone]
+    index = next(i for i, one in enumerate(order) if one.name == patient.name)
+    source = nearest(index, [i for i, one in enumerate(order) if not training.isdisjoint(names[one.name])])
+    mask = None if source is None else read_ground_truth(order[source])
+    return None if mask is None else mask[..., 0]
+
+
 def _of_patient(
-    patient: Patient, names: Sequence[str], training: Set[str], test: Set[str], subject: Subject | None
+    patient: Patient,
+    names: Sequence[str],
+    training: Set[str],
+    test: Set[str],
+    subject: Subject | None,
+    beside: NDArray[Any] | None = None,
 ) -> dict[str, list[SliceSums]]:
-    """The sums of a patient's test slices, for the subject, the alarm and nothing; `names` are all of its slices."""
+    """The sums of a patient's test slices, for the subject, the alarm and nothing.
+
+    Args:
+        names: all of its slices.
+        beside: what the alarm copies for a slice that stands alone, in place of one of the patient's own.
+    """
     from brainseg.readers import read_ground_truth, read_patient
 
     truth = read_ground_truth(patient)
@@ -130,7 +164,15 @@ def _of_patient(
             )
             for z in scored
         ]
-    result[ALARM] = [slice_sums(patient.name, names[z], truth[..., z], copied_mask(truth, z, shown)) for z in scored]
+    result[ALARM] = [
+        slice_sums(
+            patient.name,
+            names[z],
+            truth[..., z],
+            beside if beside is not None and beside.shape == truth.shape[:2] else copied_mask(truth, z, shown),
+        )
+        for z in scored
+    ]
     result[NOTHING] = [slice_sums(patient.name, names[z], truth[..., z], np.zeros_like(truth[..., z])) for z in scored]
     return result
 

@@ -14,13 +14,22 @@ from typing import Any
 
 import numpy as np
 
+from brainseg.case import SLICES
 from brainseg.errors import InputError, UsageError
 from brainseg.study import Patient
 from brainseg.writers.tables import write_json
 
 HELD_OUT = 0.05  # of the slices, for validation and again for test
 INFLATED = "slices of one patient lie on both sides of this split, so figures from it are inflated"
-NO_SLICES = "is no stack of TIFF slices, which alone are divided"
+NO_SLICES = "is no stack of TIFF slices, PNG, JPEG or MATLAB, which alone are divided"
+NO_PATIENT = (
+    "these slices carry no patient, so a split by patient divides slices all the same: those of one patient, mostly "
+    "neighbours by number, lie on both sides, and figures from it are inflated"
+)
+EACH_COUNTS = (
+    "these slices carry no patient and each counts as one, so the intervals are too narrow, and the figures inflated "
+    "where others of them trained the network"
+)
 
 
 @dataclass(frozen=True)
@@ -36,11 +45,11 @@ def slice_names(patient: Patient) -> list[str]:
     """The names of a patient's slices in order of Z: `<patient>/<file name>`, in the public set the path of the file.
 
     Raises:
-        InputError: a patient whose scan is not TIFF, and so has no slices of its own to be divided.
+        InputError: a patient whose scan is a volume, and so has no slices of its own to be divided.
     """
     if patient.problem is not None:
         raise patient.problem
-    if patient.flair.layout != "tiff":
+    if patient.flair.layout not in SLICES:
         raise InputError(patient.path, NO_SLICES, "divide by patient")
     return [f"{patient.name}/{file.name}" for file in patient.flair.files]
 
@@ -94,7 +103,7 @@ def training_slices(datalist: Mapping[str, Any], split: SliceSplit) -> dict[str,
     """A datalist (`datalist.monai_datalist`) with the training slices of `split` only.
 
     Raises:
-        InputError: patients that are not TIFF, or none of the slices is in the datalist.
+        InputError: patients that are volumes, or none of the slices is in the datalist.
     """
     known = set(split.training)
     items = []

@@ -20,12 +20,16 @@ from brainseg import __version__
 from brainseg.bundle import RUN_FILE, TRAINING_FILE, WEIGHTS, file_sha256, read_config, shipped, ships_weights
 from brainseg.datalist import monai_datalist, write_datalist
 from brainseg.errors import BrainsegError, InputError, UsageError
+from brainseg.slice_dataset import needs_volumes, write_volumes
 from brainseg.slice_split import SliceSplit, training_slices
 from brainseg.study import Patient
 from brainseg.writers.tables import write_json
 
 log = logging.getLogger(__name__)
 ALL = -1  # the fold of no patient
+DATASET = (
+    "dataset"  # of a run, for slices that its bundle cannot read; there a bundle looks when it is told of no other
+)
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,8 @@ class Run:
         fold: fold that validates; `ALL` when every patient trains.
         trained_on, validated_on: case names.
         settings: the tunables given to train.json.
-        by_slice: trained on the training slices of a split by slice, for a comparison only and never to be shipped.
+        by_slice: trained on the training slices of a split by slice, or on slices that carry no patient: for a
+            comparison only and never to be shipped.
     """
 
     root: Path
@@ -64,7 +69,8 @@ def prepare(
 ) -> Run:
     """Lays out `root` as a bundle with its own datalist, ready for `train`.
 
-    With `split` every patient trains (`fold` is `ALL`), on its training slices only.
+    With `split` every patient trains (`fold` is `ALL`), on its training slices only. Slices in a format that bundles do
+    not read are written to `root` as volumes first.
 
     Raises:
         UsageError: no such bundle, fold or setting, a `pretrained_encoder` that does not fit, or `root` holds a run
@@ -80,7 +86,8 @@ def prepare(
     if (root / RUN_FILE).exists() != resume:
         cause = "holds no run to resume" if resume else "holds a run already"
         raise UsageError(root, cause, "leave --resume out" if resume else "pass --resume, or choose another folder")
-    if resume and _by_slice(root) != (split is not None):
+    by_slice = split is not None or any(patient.alone for patient in patients)
+    if resume and _by_slice(root) != by_slice:
         raise UsageError("--split", "is not as it was when the run began", "resume with the options that it began with")
     _check_encoder(shipped()[name], (settings or {}).get("pretrained_encoder"))
     listed = monai_datalist(patients, folds, base=data)
@@ -94,7 +101,7 @@ def prepare(
         trained_on=tuple(item["case"] for item in items if item["fold"] != fold),
         validated_on=tuple(item["case"] for item in items if item["fold"] == fold),
         settings=dict(settings or {}),
-        by_slice=split is not None,
+        by_slice=by_slice,
     )
     if not run.trained_on or not (run.validated_on or fold == ALL):
         raise InputError(data, "a fold or its complement has no patient with a mask", "check the folds and the masks")
@@ -102,6 +109,9 @@ def prepare(
         shutil.copytree(
             shipped()[name], root, dirs_exist_ok=True, ignore=shutil.ignore_patterns("models", "__pycache__")
         )
+        if needs_volumes(patients):
+            pixel_mm = float((settings or {}).get("pixel_mm", known["pixel_mm"]))
+            listed = write_volumes(listed, patients, data, root / DATASET, pixel_mm=pixel_mm)
         write_datalist(root / "datalist.json", listed)
         _record(run, weights_sha256=None)
     return run
@@ -137,9 +147,11 @@ def train(run: Run, data: Path, *, weights: str | None = None, resume: bool = Fa
     from monai.bundle import ConfigWorkflow
 
     root = shipped()[run.bundle]
+    own = run.root / DATASET
     overrides = {
+        **(_one_slice_each(run.bundle) if own.is_dir() else {}),
         "bundle_root": str(root),
-        "dataset_dir": str(data),
+        "dataset_dir": str(own if own.is_dir() else data),
         "datalist": str(run.root / "datalist.json"),
         "output_dir": str(run.root),
         "fold": run.fold,
@@ -164,6 +176,12 @@ def train(run: Run, data: Path, *, weights: str | None = None, resume: bool = Fa
     record = {"bundle": run.bundle, "fold": run.fold, "trained_on": run.trained_on, "validated_on": run.validated_on}
     write_json(run.root / TRAINING_FILE, record | ({"by_slice": True} if run.by_slice else {}))
     return best
+
+
+def _one_slice_each(name: str) -> dict[str, int]:
+    """Settings that give a batch its usual number of slices where each is a volume of its own, seen once an epoch."""
+    usual = tunables(name)
+    return {"slices_per_patient": 1, "batch_size": usual["batch_size"] * usual["slices_per_patient"]}
 
 
 def newest_state(root: Path) -> Path:

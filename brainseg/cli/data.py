@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from brainseg.cli.options import any_path, existing_path, given, out_option
+from brainseg.cli.options import any_path, existing_path, given, out_option, warn_of_slices_alone
 
 
 @click.group()
@@ -45,6 +45,7 @@ def check(context: click.Context, path: Path) -> None:
             click.echo(f"{case.name}: {'; '.join(words)}")
             if patient.why:
                 click.echo(f"    {patient.why}")
+    warn_of_slices_alone(patients)
     click.echo(f"{len(patients) - failed} of {len(patients)} patients can be read")
     if failed:
         context.exit(3 if failed == len(patients) else 4)
@@ -77,8 +78,10 @@ def _split_patients(path: Path, folds: int, seed: int, out: Path) -> None:
     from brainseg.readers import read_ground_truth
     from brainseg.study import find_patients
 
+    patients = find_patients(path)
+    warn_of_slices_alone(patients)
     sizes = {}
-    for patient in find_patients(path):
+    for patient in patients:
         truth = read_ground_truth(patient)
         if truth is not None:
             sizes[patient.name] = float(truth.sum())

@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.core import ParameterSource
+
+if TYPE_CHECKING:
+    from brainseg.study import Patient
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -30,6 +33,14 @@ bundle_option = click.option(
 def given(option: str) -> bool:
     """Whether the running command was given this option, rather than its default."""
     return click.get_current_context().get_parameter_source(option) is ParameterSource.COMMANDLINE
+
+
+def warn_of_slices_alone(patients: Sequence[Patient]) -> None:
+    """Says, once, where a split by patient cannot be one."""
+    from brainseg.slice_split import NO_PATIENT
+
+    if any(patient.alone for patient in patients):
+        click.echo(f"warning: {NO_PATIENT}; the figshare set's own .mat files keep the patient", err=True)
 
 
 def verbosity(command: Command) -> Command:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from brainseg.cli.options import existing_path, given, out_option, verbosity
+from brainseg.cli.options import existing_path, given, out_option, verbosity, warn_of_slices_alone
 
 
 @click.command()
@@ -72,6 +72,8 @@ def train(
         total = int(settings.setdefault("max_epochs", training.tunables(bundle)["max_epochs"]))
         settings.setdefault("val_interval", total if fold == training.ALL else min(5, total))
     patients = find_patients(data)
+    if not slices:
+        warn_of_slices_alone(patients)
     names = [patient.name for patient in patients if patient.masks]
     parts = read_folds(folds) if folds else [names] if slices else split_by_patient(names)
     run = training.prepare(

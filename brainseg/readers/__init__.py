@@ -1,7 +1,8 @@
 """Any input to a Case, and the only switch on format: `read_case` for a path, `read_patient` for what a search found.
 
 volume.py        what a reader of volumes gives
-tiff.py          slices, three channels or one
+tiff.py          TIFF slices, three channels or one
+pictures.py      PNG, JPEG and MATLAB slices
 nifti.py         NIfTI-1 and NIfTI-2
 dicom.py         a DICOM series; stack.py is the grid of its slices
 itk_formats.py   MetaImage and NRRD
@@ -14,14 +15,14 @@ The libraries behind the formats are imported when a file of that format is read
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from brainseg.case import CHANNELS, FLAIR, TIFF_AFFINE, Case, Spacing
+from brainseg.case import CHANNELS, FLAIR, HEAD_PIXELS, SLICES, TIFF_AFFINE, Case, Spacing
 from brainseg.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def read_case(
         path: what holds the FLAIR.
         pre, post: a volume, or a folder with one series, to use for pre- and post-contrast whatever lies beside the
             FLAIR.
-        spacing_mm: voxel size along X, Y, Z of a format that has none (TIFF).
+        spacing_mm: voxel size along X, Y, Z of a format that has none (TIFF, PNG, JPEG, MATLAB).
         series: SeriesInstanceUID of the DICOM series to take for the FLAIR.
         force: read a DICOM series that does not say that it is a FLAIR.
         allow_gap: interpolate slices that are missing inside a DICOM series.
@@ -106,8 +107,8 @@ def read_patient(
         raise patient.problem
     if spacing_mm is not None and not (len(spacing_mm) == 3 and all(0 < mm < float("inf") for mm in spacing_mm)):
         raise UsageError("--spacing", f"is {spacing_mm}", "give three positive numbers, in mm")
-    if patient.flair.layout == "tiff":
-        return _tiff_case(patient, {PRE: pre, POST: post}, spacing_mm)
+    if patient.flair.layout in SLICES:
+        return _slices_case(patient, {PRE: pre, POST: post}, spacing_mm)
     flair = _read_series(patient.flair, force=force, allow_gap=allow_gap)
     _refuse_other_spacing(patient.path, flair, spacing_mm)
     image = np.repeat(flair.array[None], len(CHANNELS), axis=0)
@@ -143,11 +144,9 @@ def read_ground_truth(patient: Patient) -> NDArray[np.uint8] | None:
         return None
     if patient.problem is not None:
         raise patient.problem
-    if patient.flair.layout == "tiff":
-        from brainseg.readers.tiff import read_tiff_masks, tiff_shape
-
-        mask = read_tiff_masks(patient.masks)
-        shape = tiff_shape(patient.flair.files)
+    if patient.flair.layout in SLICES:
+        mask = _read_slice_masks(patient.masks)
+        shape = _slices_shape(patient.flair)
         if mask.shape != shape:
             cause = f"masks are {_sizes(mask.shape)} and images {_sizes(shape)}"
             raise InputError(patient.path, cause, "give one mask an image, of its size")
@@ -169,7 +168,7 @@ def _sizes(shape: tuple[int, ...]) -> str:
 
 
 def _read_series(series: Series, *, force: bool, allow_gap: bool) -> Volume:
-    """The volume of a series that is not TIFF."""
+    """The volume of a series that is not slices."""
     if series.layout == "dicom":
         from brainseg.readers.dicom import read_dicom
 
@@ -186,7 +185,7 @@ def _read_series(series: Series, *, force: bool, allow_gap: bool) -> Volume:
 
 
 def _grid(series: Series) -> Grid:
-    """Where the voxels of a series that is not TIFF lie."""
+    """Where the voxels of a series that is not slices lie."""
     if series.layout == "dicom":
         from brainseg.readers.grid import Grid
 
@@ -273,39 +272,72 @@ def _read_given(path: Path, *, allow_gap: bool) -> Volume:
 
     with opened(path) as folder:
         series = _given_patient(folder, path).flair
-        if series.layout == "tiff":
-            raise UsageError(path, "is TIFF, which has no position to lay over the FLAIR's", "give a volume or DICOM")
+        if series.layout in SLICES:
+            cause = f"is {SLICES[series.layout]}, which has no position to lay over the FLAIR's"
+            raise UsageError(path, cause, "give a volume or DICOM")
         return _read_series(series, force=True, allow_gap=allow_gap)
 
 
-def _read_given_tiff(path: Path, shape: tuple[int, ...]) -> TiffStack:
-    """The slices that were given for a T1 of a FLAIR that is TIFF of `shape`."""
+def _read_given_slices(path: Path, kind: str, shape: tuple[int, ...]) -> TiffStack:
+    """The slices that were given for a T1 of a FLAIR that is `kind` slices of `shape`."""
     from brainseg.readers.archive import opened
-    from brainseg.readers.tiff import read_tiff
 
     with opened(path) as folder:
         series = _given_patient(folder, path).flair
-        if series.layout != "tiff":
-            cause = "cannot be laid over TIFF slices, which have no position"
-            raise UsageError(path, cause, "give TIFF slices of the same size, or the FLAIR as a volume")
-        stack = read_tiff(series)
+        if series.layout not in SLICES:
+            cause = f"cannot be laid over {kind} slices, which have no position"
+            raise UsageError(path, cause, f"give {kind} slices of the same size, or the FLAIR as a volume")
+        stack = _read_slices(series)
     if stack.channels.shape != (1, *shape):
         got = f"{stack.channels.shape[0]} channels of {_sizes(stack.channels.shape[1:])}"
         raise UsageError(path, f"has {got}", f"give grayscale slices of the FLAIR's size, {_sizes(shape)}")
     return stack
 
 
-def _tiff_case(patient: Patient, given: dict[int, Path | None], spacing_mm: Spacing | None) -> Case:
-    """The case of a patient whose slices are TIFF: all three channels, or the FLAIR alone."""
-    from brainseg.readers.tiff import missing_channels, read_tiff
+def _read_slices(series: Series) -> TiffStack:
+    """The stack of a series of slices."""
+    if series.layout == "tiff":
+        from brainseg.readers.tiff import read_tiff
 
-    stack = read_tiff(patient.flair)
+        return read_tiff(series)
+    from brainseg.readers.pictures import read_pictures
+
+    return read_pictures(series)
+
+
+def _read_slice_masks(files: Sequence[Path]) -> NDArray[np.uint8]:
+    """The masks of slices, which need not be in the format of the slices."""
+    if files[0].name.lower().endswith((".tif", ".tiff")):
+        from brainseg.readers.tiff import read_tiff_masks
+
+        return read_tiff_masks(files)
+    from brainseg.readers.pictures import read_picture_masks
+
+    return read_picture_masks(files)
+
+
+def _slices_shape(series: Series) -> tuple[int, int, int]:
+    """The grid of a series of slices."""
+    if series.layout == "tiff":
+        from brainseg.readers.tiff import tiff_shape
+
+        return tiff_shape(series.files)
+    from brainseg.readers.pictures import picture_shape
+
+    return picture_shape(series.files)
+
+
+def _slices_case(patient: Patient, given: dict[int, Path | None], spacing_mm: Spacing | None) -> Case:
+    """The case of a patient who is slices: all three channels, or the FLAIR alone."""
+    from brainseg.readers.tiff import missing_channels
+
+    stack = _read_slices(patient.flair)
     image = stack.channels if len(stack.channels) == 3 else np.repeat(stack.channels, len(CHANNELS), axis=0)
     missing = list(missing_channels(image))
     notes = list(stack.notes)
     for channel, path in given.items():
         if path is not None:
-            other = _read_given_tiff(path, image.shape[1:])
+            other = _read_given_slices(path, SLICES[patient.flair.layout], image.shape[1:])
             image[channel] = other.channels[0]
             notes += [f"{CHANNELS[channel]}: {note}" for note in other.notes]
             missing = [name for name in missing if name != CHANNELS[channel]]
@@ -314,14 +346,24 @@ def _tiff_case(patient: Patient, given: dict[int, Path | None], spacing_mm: Spac
         if not image[channel].any():
             notes.append(f"{name} is blank; FLAIR used in its place")
         image[channel] = image[FLAIR]
+    finer = 1.0
+    if spacing_mm is None and (patient.alone or patient.flair.layout != "tiff"):
+        finer = max(image.shape[1:3]) / HEAD_PIXELS
+        if finer != 1:
+            notes.append(
+                f"no spacing: its {max(image.shape[1:3])} pixels are taken to span a head, as {HEAD_PIXELS} do in the "
+                "slices that the networks learned from"
+            )
     spacing = None if spacing_mm is None else (float(spacing_mm[0]), float(spacing_mm[1]), float(spacing_mm[2]))
     return Case(
         name=patient.name,
         image=image,
         affine=TIFF_AFFINE @ np.diag([*(spacing or (1.0, 1.0, 1.0)), 1.0]),
         spacing_mm=spacing,
-        layout="tiff",
+        layout=patient.flair.layout,
         files=stack.files,
         missing=tuple(missing),
         notes=tuple(notes),
+        finer=finer,
+        apart=patient.flair.layout == "matlab",
     )

@@ -2,6 +2,8 @@
 
 walk.py      the folders and files under a path
 tiff.py      numbered TIFF slices and their masks
+slices.py    pictures in images/ and masks/, each standing alone
+matlab.py    the figshare set's own MATLAB files, one a slice, grouped by patient
 volumes.py   NIfTI, MHA and NRRD, told apart by file name
 headers.py   DICOM headers, read once and without pixels
 choice.py    which DICOM series is the FLAIR, by its words and by its physics

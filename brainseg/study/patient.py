@@ -11,11 +11,11 @@ from brainseg.errors import InputError
 
 @dataclass(frozen=True)
 class Series:
-    """The files of one sequence: TIFF slices in natural order, one volume, or the instances of one DICOM series.
+    """The files of one sequence: slices in natural order, one volume, or the instances of one DICOM series.
 
     Attributes:
         layout: which reader it needs.
-        files: TIFF in slice order; DICOM in no particular order; one file for NIfTI and ITK formats.
+        files: slices in slice order; DICOM in no particular order; one file for NIfTI and ITK formats.
         uid: SeriesInstanceUID, DICOM only.
         description: SeriesDescription or file name, to show to a person who must choose.
     """
@@ -35,10 +35,12 @@ class Patient:
         path: the folder or file that the user would recognise.
         flair: the FLAIR; for colour TIFF it holds all three channels.
         pre, post: pre- and post-contrast T1 where found.
-        masks: ground truth that lies beside the scan: one file a slice for TIFF, one for a volume, or none.
+        masks: ground truth that lies beside the scan: one file a slice, one for a volume, or none (a
+            MATLAB file is its own mask).
         why: one sentence that says how the FLAIR was recognised.
         certain: False where the format cannot say that it is a FLAIR (NIfTI, TIFF).
         skipped: files under `path` that are not images of this patient (junk, localisers, other series), counted.
+        alone: the slice is not known to belong to any other, so that its patient is not known either.
         problem: what makes this patient unreadable, seen while searching; to be raised by whoever reads it, so that
             one bad patient does not hide the others of a cohort.
     """
@@ -52,4 +54,5 @@ class Patient:
     why: str = ""
     certain: bool = False
     skipped: int = 0
+    alone: bool = False
     problem: InputError | None = None

@@ -6,18 +6,22 @@ from dataclasses import replace
 from pathlib import Path
 
 from brainseg.errors import InputError, UsageError
-from brainseg.study import dicom, tiff, volumes
+from brainseg.study import dicom, matlab, slices, tiff, volumes
 from brainseg.study.names import named, safe_name
 from brainseg.study.patient import Patient
-from brainseg.study.walk import ITK, NIFTI, TIFF, walk
+from brainseg.study.walk import ITK, MATLAB, NIFTI, PICTURES, TIFF, walk
 
-EXPECTED = "give a folder of TIFF slices, a NIfTI, MHA or NRRD volume, or a DICOM folder or zip"
+EXPECTED = (
+    "give a folder of TIFF slices, a folder images/ of numbered PNG or JPEG slices, a NIfTI, MHA or NRRD volume, or a "
+    "DICOM folder or zip"
+)
 
 
 def find_patients(path: Path, *, series: str | None = None, name: str | None = None) -> list[Patient]:
     """The patients under `path`, a folder or a file, in natural order of their names.
 
-    Files are told apart by suffix (TIFF, NIfTI, MHA, NRRD) or by the DICOM prefix; only DICOM headers are opened. Where
+    Files are told apart by suffix (TIFF, PNG, JPEG, MATLAB, NIfTI, MHA, NRRD) or by the DICOM prefix; only headers are
+    opened, of DICOM and MATLAB, and of one TIFF where its folder does not say whether its slices stand alone. Where
     several patients are found, one that cannot be read carries its `problem` and the rest are unharmed; where there is
     only one, its problem is raised. A zip is opened first, with `brainseg.readers.archive.opened`.
 
@@ -53,6 +57,10 @@ def _in_file(path: Path, series: str | None) -> list[Patient]:
         raise UsageError(path, "is a zip, which has to be opened first", "unpack it and give the folder")
     if series is None and lower.endswith(TIFF):
         return named(tiff.find_one(path))
+    if series is None and lower.endswith(PICTURES):
+        return named(slices.find_one(path))
+    if series is None and lower.endswith(MATLAB):
+        return named(matlab.find_one(path))
     if series is None and lower.endswith(NIFTI + ITK):
         return named(volumes.find_one(path))
     found = dicom.find_one(path, series)
@@ -70,7 +78,9 @@ def _in_folder(path: Path, series: str | None) -> list[Patient]:
         if not found:
             raise UsageError(path, f"holds no image series {series}", "check the UID given with --series")
         return named(found)
-    found += tiff.find(path, folders) + volumes.find(path, folders)
+    alone, taken = slices.find(path, folders)
+    found += alone + matlab.find(path, folders)
+    found += tiff.find(path, [one for one in folders if one.path not in taken]) + volumes.find(path, folders)
     if not found:
         count = sum(map(len, folders))
         holds = f"holds {count} file{'s' * (count != 1)}, none of which can be read" if count else "holds no files"

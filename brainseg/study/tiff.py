@@ -51,7 +51,7 @@ class Slice:
 def find(root: Path, folders: Sequence[Folder]) -> list[Found]:
     """The patients whose TIFF slices lie in `folders`, which are those under `root`."""
     holding = {folder.path: folder for folder in folders if folder.tiffs}
-    beside = {path: _masks_beside(folder) for path, folder in holding.items()}
+    beside = {path: masks_beside(folder) for path, folder in holding.items()}
     used = {path for path in beside.values() if path is not None}
     found: list[Found] = []
     for path, folder in holding.items():
@@ -92,7 +92,7 @@ def _component(parts: Sequence[str], words: Sequence[str]) -> int | None:
     return next((i for i in reversed(range(len(parts))) if parts[i].lower() in words), None)
 
 
-def _masks_beside(folder: Folder) -> Path | None:
+def masks_beside(folder: Folder) -> Path | None:
     """The folder that holds the masks of an images folder: the same path with `masks` for `images`."""
     parts = folder.path.parts if not folder.parts else (folder.path.parts[-len(folder.parts) - 1 :])
     at = _component(parts, IMAGE_FOLDERS)

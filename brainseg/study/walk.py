@@ -11,6 +11,8 @@ from brainseg.errors import MachineError
 from brainseg.study.names import natural
 
 TIFF = (".tif", ".tiff")
+PICTURES = (".png", ".jpg", ".jpeg")
+MATLAB = (".mat",)
 NIFTI = (".nii", ".nii.gz")
 ITK = (".mha", ".mhd", ".nrrd", ".nhdr")
 OWN_OUTPUT = {"run.json", "cohort.csv"}
@@ -25,7 +27,7 @@ class Folder:
         path: where it is.
         parts: its path relative to the root of the search; empty for the root.
         tiffs, volumes: file names by suffix, in natural order.
-        others: all other names, any of which may be DICOM.
+        others: all other names, pictures and MATLAB files among them, any of which may be DICOM.
     """
 
     path: Path

@@ -1,4 +1,4 @@
-"""Masks and probabilities as NIfTI-1 on the scan's own grid."""
+"""Masks, probabilities and images as NIfTI-1 on the scan's own grid."""
 
 from __future__ import annotations
 
@@ -33,6 +33,11 @@ def write_probability(
 ) -> None:
     """Writes `probability` (X, Y, Z) as float32 NIfTI; otherwise like `write_mask`."""
     _write(path, np.asarray(probability, np.float32), affine, in_mm, level=1)  # noise: more effort saves nothing
+
+
+def write_image(path: Path, image: NDArray[Any], affine: NDArray[np.float64]) -> None:
+    """Writes `image` (X, Y, Z) as NIfTI in its own kind of number; otherwise like `write_mask`."""
+    _write(path, image, affine, in_mm=True, level=1)
 
 
 def _write(path: Path, array: NDArray[Any], affine: NDArray[np.float64], in_mm: bool, level: int) -> None:
