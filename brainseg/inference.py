@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,6 +42,16 @@ def segment(case: Case, bundle: Bundle | Sequence[Bundle], *, tta: bool = False)
         weights_sha256="+".join(one.weights_sha256 for one in bundles),
         seconds=time.perf_counter() - started,
     )
+
+
+def remask(segmentation: Segmentation, bundle: Bundle) -> Segmentation:
+    """The mask that `bundle`'s threshold and clean-up make of a probability that is there already; runs no network."""
+    import torch
+    from monai.data import MetaTensor
+
+    pred = MetaTensor(torch.from_numpy(segmentation.probability)[None], affine=torch.from_numpy(segmentation.affine))
+    mask = bundle.mask({"pred": pred})["pred"][0].numpy().astype(np.uint8)
+    return replace(segmentation, mask=mask, threshold=bundle.threshold)
 
 
 def _probability(case: Case, bundle: Bundle, tta: bool) -> dict[str, Any]:

@@ -126,7 +126,7 @@ def contour_grid(slices: Sequence[AxialSlice], titles: Sequence[str], *, columns
     figure = Figure(figsize=(1.8 * columns, 2.3 * rows), facecolor=BACKGROUND, layout="constrained")
     for place, (one, title) in enumerate(zip(slices, titles, strict=True)):
         axes = figure.add_subplot(rows, columns, place + 1)
-        _draw_slice(axes, one, _head_box([one]), line=1.0)
+        _draw_slice(axes, one, head_box([one]), line=1.0)
         axes.set_title(drawable(title, 48), color=TEXT_COLOUR, size=8, parse_math=False)
     return figure
 
@@ -210,7 +210,7 @@ def _montage(shown: Sequence[AxialSlice], main: AxialSlice, words: str, case: Ca
     """All of `shown` small in a grid, `main` large to their left, words above and below."""
     from matplotlib.figure import Figure
 
-    rows_of_pixels, columns_of_pixels = _head_box(shown)
+    rows_of_pixels, columns_of_pixels = head_box(shown)
     pixels_high = (rows_of_pixels.stop - rows_of_pixels.start) * main.aspect
     pixels_wide = columns_of_pixels.stop - columns_of_pixels.start
     rows = max(1, min(4, round(math.sqrt(len(shown) / 1.5))))
@@ -253,7 +253,7 @@ def _montage(shown: Sequence[AxialSlice], main: AxialSlice, words: str, case: Ca
     return figure
 
 
-def _head_box(shown: Sequence[AxialSlice]) -> tuple[slice, slice]:
+def head_box(shown: Sequence[AxialSlice]) -> tuple[slice, slice]:
     """Rows and columns that hold the head and the contours on all of `shown`, with a little air."""
     seen = np.zeros(shown[0].flair.shape, bool)
     for one in shown:
