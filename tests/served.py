@@ -15,12 +15,23 @@ import pytest
 
 needs_gradio = pytest.mark.skipif(importlib.util.find_spec("gradio") is None, reason="gradio is not installed")
 
+# What the server would ask of a network, or of a name server, is said on stderr, which must stay silent.
+SERVER = """
+import sys
+asks = {"socket.connect", "socket.getaddrinfo", "socket.gethostbyname"}
+sys.addaudithook(lambda event, args: event in asks and print(event, args[-1], file=sys.stderr))
+from brainseg.cli import main
+main()
+"""
+
 
 @contextmanager
 def served(temporary: Path) -> Iterator[str]:
-    """The address of a page whose server has `temporary` for its temporary files; SIGTERM ends it with the block."""
-    command = "from brainseg.cli import main; main()"
-    arguments = [sys.executable, "-c", command, "app", "--port", "0", "--device", "cpu"]
+    """The address of a page whose server has `temporary` for its temporary files; SIGTERM ends it with the block.
+
+    The server must have asked nothing of any network, and end as Ctrl-C would end it.
+    """
+    arguments = [sys.executable, "-c", SERVER, "app", "--port", "0", "--device", "cpu"]
     environment = {**os.environ, "TMPDIR": str(temporary), "TEMP": str(temporary)}
     with subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         try:

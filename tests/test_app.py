@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import sys
@@ -219,6 +220,22 @@ def test_pages_beyond_the_most_end_the_one_longest_unused(root: Path) -> None:
     assert len(visits) == MOST_VISITS == len(list(root.iterdir()))
     assert visits.of("0") is first
     visits.close()
+    assert list(root.iterdir()) == []
+
+
+def test_upload_that_nobody_read_goes_after_an_hour_or_with_the_last_page(root: Path) -> None:
+    visits = Visits(root)
+    visit = visits.of("one")
+    for name in ("old", "new"):
+        (root / name).mkdir()
+        (root / name / "scan.nii").write_bytes(b"")
+    os.utime(root / "old", (0, 0))
+    visits.of("another")
+    assert {path.name for path in root.iterdir()} >= {"new", visit.folder.name}
+    assert not (root / "old").exists()
+    visits.leave("one")
+    assert (root / "new").exists()
+    visits.leave("another")
     assert list(root.iterdir()) == []
 
 

@@ -15,8 +15,6 @@ from brainseg.errors import BrainsegError, MachineError
 from brainseg.writers.overlay import NOTICE
 
 log = logging.getLogger(__name__)
-KEPT_SECONDS = 3600  # an upload that was never read, or a page left open
-SWEEP_SECONDS = 300
 TITLE = "brainseg"
 INTRODUCTION = (
     f"<h1>brainseg</h1><p>Marks FLAIR abnormality (lower-grade glioma) in brain MRI. <strong>{NOTICE}.</strong> "
@@ -33,6 +31,10 @@ class Page:
 
     def __init__(self, networks: Networks, visits: Visits, root: Path) -> None:
         self.networks, self.visits, self.root = networks, visits, root
+
+    def enter(self, request: gr.Request) -> None:
+        """The page was opened."""
+        self.visits.of(_session(request))
 
     def upload(self, files: Any, bundle: str, threshold: float, request: gr.Request) -> tuple[Update, ...]:
         """A new scan: reads it and segments it."""
@@ -118,7 +120,7 @@ def _refused(visit: Visit, line: str) -> tuple[Update, ...]:
 def build(networks: Networks, visits: Visits, root: Path, threshold: float) -> gr.Blocks:
     """The page, not yet served. `threshold` is where its slider stands at first."""
     page = Page(networks, visits, root)
-    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(SWEEP_SECONDS, KEPT_SECONDS)) as blocks:
+    with gr.Blocks(title=TITLE, analytics_enabled=False) as blocks:
         gr.HTML(INTRODUCTION, elem_id="introduction")
         with gr.Row():
             with gr.Column(scale=2, min_width=280):
@@ -149,5 +151,6 @@ def build(networks: Networks, visits: Visits, root: Path, threshold: float) -> g
         quick = {"show_progress": "hidden", "trigger_mode": "always_last", **plain}
         cut.input(page.change, [place, bundle, cut], shown, **quick)
         place.input(page.scroll, place, picture, queue=False, **quick)
+        blocks.load(page.enter, show_progress="hidden", api_visibility="private")
         blocks.unload(page.leave)
     return blocks

@@ -54,7 +54,7 @@ def application(
         except ImportError:
             raise UsageError("gradio", "is not installed", 'pip install "brainseg[app]"') from None
         from brainseg.app.page import build
-        from brainseg.app.visit import Networks, Visits
+        from brainseg.app.visit import MOST_VISITS, Networks, Visits
 
         uploads = root / "gradio"
         uploads.mkdir()
@@ -64,6 +64,7 @@ def application(
         here = Path(__file__).parent
         fonts = [gradio.themes.Font(name) for name in FONTS]
         page = build(networks, visits, uploads, threshold)
+        page.state_session_capacity = MOST_VISITS
         page.has_launched = True  # else gradio does not ask where the files lie that a request names
         app: FastAPI = gradio.mount_gradio_app(
             FastAPI(openapi_url=None),

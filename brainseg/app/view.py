@@ -34,6 +34,9 @@ class View:
         return f"{slice_svg(one, self.box)}<p>Slice {one.number} of {one.count} {legend}</p>"
 
     def fullest(self) -> int:
-        """The place of the slice with most of the mask, or of the middle one where nothing is marked."""
-        areas = [int(one.mask.sum()) for one in self.slices]
-        return areas.index(max(areas)) + 1 if any(areas) else (len(areas) + 1) // 2
+        """The place of the slice with most of the mask, else of the true one, else of the middle one."""
+        for masks in ([one.mask for one in self.slices], [one.truth for one in self.slices]):
+            areas = [0 if mask is None else int(np.count_nonzero(mask)) for mask in masks]
+            if any(areas):
+                return areas.index(max(areas)) + 1
+        return (len(self.slices) + 1) // 2

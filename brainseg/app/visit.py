@@ -7,6 +7,7 @@ import re
 import shutil
 import tempfile
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from brainseg.study import Patient
 
 MOST_VISITS = 8
+LONGEST_UPLOAD_SECONDS = 3600
 UPLOAD = "scan"  # the name of an upload whose files share no word
 
 _NUMBER = re.compile(r"[ ._-]*[0-9]*$")
@@ -95,9 +97,10 @@ class Visit:
         self._uploads = ExitStack()
 
     def close(self) -> None:
-        """Removes all that the visit left on the disk and in memory."""
-        self.clear()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Removes all that the visit left on the disk and in memory, once nobody works on it."""
+        with self.lock:
+            self.clear()
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def clear(self) -> None:
         """Back to a page without an upload."""
@@ -234,7 +237,11 @@ def _free(folder: Path, name: str) -> Path:
 
 
 class Visits:
-    """The open pages by session, at most `MOST_VISITS`: the one longest unused makes room."""
+    """The open pages by session, at most `MOST_VISITS`: the one longest unused makes room.
+
+    Args:
+        root: folder of everything uploaded; what lies there is a visit's, or is on its way to one, or was left behind.
+    """
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -248,6 +255,7 @@ class Visits:
         """The visit of a session, a new one where there is none."""
         with self._lock:
             if session not in self._open:
+                self._sweep(LONGEST_UPLOAD_SECONDS)
                 self._open[session] = Visit(self._root)
             self._open.move_to_end(session)
             gone = [self._open.popitem(last=False)[1] for _ in range(len(self._open) - MOST_VISITS)]
@@ -257,16 +265,26 @@ class Visits:
         return visit
 
     def leave(self, session: str) -> None:
-        """Ends the visit of a session."""
+        """Ends the visit of a session; with the last one goes whatever was uploaded and never read."""
         with self._lock:
             visit = self._open.pop(session, None)
         if visit is not None:
             visit.close()
+        with self._lock:
+            self._sweep(LONGEST_UPLOAD_SECONDS if self._open else 0)
 
     def close(self) -> None:
         """Ends all visits."""
         for session in list(self._open):
             self.leave(session)
+
+    def _sweep(self, seconds: float) -> None:
+        """Removes what is no visit's and has not changed for so long."""
+        kept = {visit.folder for visit in self._open.values()}
+        for path in self._root.iterdir() if self._root.is_dir() else ():
+            with suppress(OSError):
+                if path not in kept and time.time() - path.stat().st_mtime >= seconds:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def uploaded(value: Any, root: Path) -> list[Path]:
