@@ -13,7 +13,7 @@ import json
 import pickle
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -189,6 +189,20 @@ def open_bundle(
         weights_sha256=weights_sha256,
         version=str(metadata["version"]),
     )
+
+
+def with_threshold(bundle: Bundle, threshold: float) -> Bundle:
+    """`bundle` with the same network, its mask cut at another threshold.
+
+    Raises:
+        ValueError: if its configs are not those of a shipped bundle, so that they cannot be read again safely.
+    """
+    if bundle.name not in shipped():
+        raise ValueError(f"expected a bundle with shipped configs, got {bundle.name}")
+    parser = read_config(shipped()[bundle.name], "inference")
+    parser["device"] = bundle.device
+    parser["threshold"] = threshold
+    return replace(bundle, threshold=threshold, mask=parser.get_parsed_content("mask"))
 
 
 def read_config(root: Path, kind: str) -> ConfigParser:

@@ -40,6 +40,16 @@ def segment(case: Case, bundle: Bundle | Sequence[Bundle], *, tta: bool = False)
     )
 
 
+def remask(segmentation: Segmentation, bundle: Bundle) -> Segmentation:
+    """The mask that `bundle`'s threshold and clean-up make of a probability that is there already; runs no network."""
+    import torch
+    from monai.data import MetaTensor
+
+    pred = MetaTensor(torch.from_numpy(segmentation.probability)[None], affine=torch.from_numpy(segmentation.affine))
+    mask = bundle.mask({"pred": pred})["pred"][0].numpy().astype(np.uint8)
+    return replace(segmentation, mask=mask, threshold=bundle.threshold)
+
+
 def _segmented(case: Case, bundles: Sequence[Bundle], tta: bool) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """Mask and mean probability, (X, Y, Z)."""
     results = [_probability(case, one, tta) for one in bundles]

@@ -9,6 +9,7 @@ import traceback
 import click
 
 from brainseg import __version__
+from brainseg.cli.app import app
 from brainseg.cli.bundle import bundle
 from brainseg.cli.compare import compare
 from brainseg.cli.data import data
@@ -29,7 +30,7 @@ def cli() -> None:
     """Measure FLAIR abnormality (lower-grade glioma) in brain MRI. Research use only; never a diagnosis."""
 
 
-for command in (demo, segment, train, evaluate, compare, saliency, data, bundle):
+for command in (demo, segment, app, train, evaluate, compare, saliency, data, bundle):
     cli.add_command(command)
 
 
