@@ -291,6 +291,7 @@ def _fingerprint(hashes: dict[str, str], bundles: Sequence[Bundle], options: Opt
         "version": __version__,
         "inputs": hashes,
         "weights": [bundle.weights_sha256 for bundle in bundles],
+        "recipes": [bundle.recipe for bundle in bundles],
         "thresholds": [bundle.threshold for bundle in bundles],
         "tta": options.tta,
         "spacing": options.spacing_mm,
@@ -373,7 +374,13 @@ def _manifest(bundles: Sequence[Bundle], options: Options, out: Path, jobs: Sequ
         "brainseg": __version__,
         "versions": {"python": sys.version.split()[0], "torch": torch.__version__, "monai": monai.__version__},
         "bundles": [
-            {"name": one.name, "version": one.version, "weights_sha256": one.weights_sha256, "threshold": one.threshold}
+            {
+                "name": one.name,
+                "recipe": one.recipe,
+                "version": one.version,
+                "weights_sha256": one.weights_sha256,
+                "threshold": one.threshold,
+            }
             for one in bundles
         ],
         "settings": settings,

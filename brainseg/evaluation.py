@@ -287,11 +287,11 @@ def review_run(
     from brainseg.members import Member, training_record
 
     bundle = open_bundle(str(root))
-    predict = from_members([Member(bundle.name, bundle, {})])
-    result = score_patients(patients, predict, what=f"{bundle.name}, all sequences", advance=advance)
+    predict = from_members([Member(bundle.title, bundle, {})])
+    result = score_patients(patients, predict, what=f"{bundle.title}, all sequences", advance=advance)
     told = cautions_of(training_record(bundle.root), [patient.name for patient in patients])
     result = replace(result, cautions=told)
-    write_evaluation(result, root, settings={"bundle": bundle.name, **(settings or {})})
+    write_evaluation(result, root, settings={"bundle": bundle.title, **(settings or {})})
     return result
 
 
