@@ -1,9 +1,9 @@
 """Opens a MONAI bundle: its network with verified weights, and its own preprocessing, inferer and clean-up.
 
 Shipped bundles are code of this package and are evaluated. A folder that `brainseg train` wrote gives its weights and
-plain JSON only; network and preprocessing come from the shipped bundle it was trained from, with the shipped recipe that
-its run.json names laid over them. The configs of any other folder are never evaluated, because a MONAI config is code,
-unless the user trusts it.
+plain JSON only; network and preprocessing come from the shipped bundle it was trained from, with the shipped recipe
+that its run.json names laid over them. The configs of any other folder are never evaluated, because a MONAI config is
+code, unless the user trusts it.
 """
 
 from __future__ import annotations

@@ -83,8 +83,8 @@ def prepare(
     recipe that it began with.
 
     Raises:
-        UsageError: no such bundle, recipe, fold or setting, a `pretrained_encoder` that does not fit, or `root` holds a run
-            already and `resume` is not given.
+        UsageError: no such bundle, recipe, fold or setting, a `pretrained_encoder` that does not fit, or `root` holds
+            a run already and `resume` is not given.
         InputError: no patient to train or to validate on, or none of the slices of `split`.
     """
     known = tunables(name, recipe)
@@ -245,7 +245,9 @@ def _copy_bundle(bundle: Path, root: Path, recipe: str) -> None:
     for kind in ("train", "evaluate", "inference") if recipe else ():
         from monai.bundle import ConfigParser
 
-        write_json(root / "configs" / f"{kind}.json", ConfigParser.load_config_files(config_files(bundle, kind, recipe)))
+        write_json(
+            root / "configs" / f"{kind}.json", ConfigParser.load_config_files(config_files(bundle, kind, recipe))
+        )
 
 
 def _apart(run: Run) -> dict[str, Any]:

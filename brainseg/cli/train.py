@@ -30,7 +30,9 @@ from brainseg.cli.options import existing_path, given, out_option, verbosity
     "A and B.",
 )
 @click.option("--epochs", type=click.IntRange(1), help="In place of the bundle's max_epochs.")
-@click.option("--recipe", default="", metavar="NAME", help=f"In place of the house recipe: {', '.join(recipes(DEFAULT))}.")
+@click.option(
+    "--recipe", default="", metavar="NAME", help=f"In place of the house recipe: {', '.join(recipes(DEFAULT))}."
+)
 @click.option("--weights", metavar="FILE|shipped", help="Start from these weights (fine-tuning).")
 @click.option("--resume", is_flag=True, help="Go on where an earlier run in --out stopped.")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
