@@ -1,8 +1,9 @@
 """Opens a MONAI bundle: its network with verified weights, and its own preprocessing, inferer and clean-up.
 
 Shipped bundles are code of this package and are evaluated. A folder that `brainseg train` wrote gives its weights and
-plain JSON only; network and preprocessing come from the shipped bundle it was trained from. The configs of any other
-folder are never evaluated, because a MONAI config is code, unless the user trusts it.
+plain JSON only; network and preprocessing come from the shipped bundle it was trained from, with the shipped recipe
+that its run.json names laid over them. The configs of any other folder are never evaluated, because a MONAI config is
+code, unless the user trusts it.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ class Bundle:
         presence: slope and offset of `presence.presence_probability`.
         weights_sha256: hash of the weights file.
         version: of the bundle, from its metadata.
+        recipe: that it was trained by, whose input it takes; empty for the house's own.
     """
 
     name: str
@@ -66,6 +68,12 @@ class Bundle:
     presence: tuple[float, float]
     weights_sha256: str
     version: str
+    recipe: str = ""
+
+    @property
+    def title(self) -> str:
+        """The name, and the recipe where it is not the house's."""
+        return f"{self.name} ({self.recipe})" if self.recipe else self.name
 
 
 @lru_cache(maxsize=1)
@@ -82,6 +90,27 @@ def shipped() -> dict[str, Path]:
 def ships_weights(name: str) -> bool:
     """Whether the shipped bundle of that name comes trained; one whose recorded weights were lost still counts."""
     return any((shipped()[name] / part).is_file() for part in (WEIGHTS, MANIFEST))
+
+
+def recipes(name: str) -> dict[str, Path]:
+    """Name -> file of the training recipes of a shipped bundle, each laid over any of its configs."""
+    return {path.stem: path for path in sorted((shipped()[name] / "configs" / "recipes").glob("*.json"))}
+
+
+def recorded_recipe(root: Path, name: str) -> str:
+    """The recipe by which the run at `root` trained the shipped bundle `name`; empty for the house's own.
+
+    Raises:
+        UntrustedBundleError: not one of brainseg's recipes.
+    """
+    if not (root / RUN_FILE).is_file():
+        return ""
+    recipe = _plain_json(root / RUN_FILE).get("recipe") or ""
+    known = recipes(name)
+    if recipe and (not isinstance(recipe, str) or recipe not in known):
+        remedy = f"only {', '.join(known)} are known: restore it, or train again"
+        raise UntrustedBundleError(root / RUN_FILE, f"names the unknown recipe {str(recipe)[:40]!r}", remedy)
+    return str(recipe)
 
 
 def file_sha256(path: Path) -> str:
@@ -146,22 +175,23 @@ def open_bundle(
 
     Raises:
         UsageError: no such bundle or device, or a shipped bundle without weights.
-        UntrustedBundleError: foreign configs, or weights that are damaged, missing or of another network.
+        UntrustedBundleError: foreign configs, an unknown recipe, or weights that are damaged, missing or of another
+            network.
     """
     try:
         name, root = locate(name_or_path)
-        configs = shipped()[name]
+        configs, recipe = shipped()[name], recorded_recipe(root, name)
     except UntrustedBundleError:
         if not trust:
             raise
         root = configs = Path(name_or_path)
-        name = root.resolve().name
+        name, recipe = root.resolve().name, ""
     if root == shipped().get(name) and not ships_weights(name):
         trained = ", ".join(one for one in shipped() if ships_weights(one))
         remedy = f"train it (brainseg train --bundle {name}) and give its run, or choose one of {trained}"
         raise UsageError(name, "no weights shipped", remedy)
     chosen = choose_device(device)
-    parser = read_config(configs, "inference")
+    parser = read_config(configs, "inference", recipe)
     parser["device"] = chosen
     if threshold is not None:
         parser["threshold"] = threshold
@@ -188,6 +218,7 @@ def open_bundle(
         ),
         weights_sha256=weights_sha256,
         version=str(metadata["version"]),
+        recipe=recipe,
     )
 
 
@@ -199,18 +230,24 @@ def with_threshold(bundle: Bundle, threshold: float) -> Bundle:
     """
     if bundle.name not in shipped():
         raise ValueError(f"expected a bundle with shipped configs, got {bundle.name}")
-    parser = read_config(shipped()[bundle.name], "inference")
+    parser = read_config(shipped()[bundle.name], "inference", bundle.recipe)
     parser["device"] = bundle.device
     parser["threshold"] = threshold
     return replace(bundle, threshold=threshold, mask=parser.get_parsed_content("mask"))
 
 
-def read_config(root: Path, kind: str) -> ConfigParser:
-    """MONAI's parser over `configs/<kind>.json` of the bundle at `root`, not yet evaluated."""
+def config_files(root: Path, kind: str, recipe: str = "") -> list[str]:
+    """The config files of `kind` of the bundle at `root`, for MONAI to merge in this order."""
+    configs = root / "configs"
+    return [str(configs / f"{kind}.json"), *([str(configs / "recipes" / f"{recipe}.json")] if recipe else [])]
+
+
+def read_config(root: Path, kind: str, recipe: str = "") -> ConfigParser:
+    """MONAI's parser over `configs/<kind>.json` of the bundle at `root` and a recipe over it, not yet evaluated."""
     from monai.bundle import ConfigParser
 
     parser = ConfigParser()
-    parser.read_config(str(root / "configs" / f"{kind}.json"))
+    parser.read_config(config_files(root, kind, recipe))
     parser.read_meta(str(root / "configs" / "metadata.json"))
     parser["bundle_root"] = str(root)
     return parser
@@ -298,6 +335,7 @@ def describe(name_or_path: str) -> dict[str, str]:
         "name": name,
         "description": str(metadata["description"]),
         "version": str(metadata["version"]),
+        **({"recipe": recipe} if (recipe := recorded_recipe(root, name)) else {}),
         "weights": kept,
         "licence": "code Apache-2.0; weights from the public set CC BY-NC-SA 4.0 (not for commercial use)",
         "use": str(metadata["intended_use"]),

@@ -189,7 +189,13 @@ def _manifest(bundles: Sequence[Bundle], options: Options, out: Path, jobs: Sequ
         "brainseg": __version__,
         "versions": {"python": sys.version.split()[0], "torch": torch.__version__, "monai": monai.__version__},
         "bundles": [
-            {"name": one.name, "version": one.version, "weights_sha256": one.weights_sha256, "threshold": one.threshold}
+            {
+                "name": one.name,
+                "recipe": one.recipe,
+                "version": one.version,
+                "weights_sha256": one.weights_sha256,
+                "threshold": one.threshold,
+            }
             for one in bundles
         ],
         "settings": settings,

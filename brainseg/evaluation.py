@@ -303,12 +303,12 @@ def review_run(
     from brainseg.members import Member, training_record
 
     bundle = open_bundle(str(root))
-    predict = from_members([Member(bundle.name, bundle, {})])
-    what = f"{bundle.name}, all sequences"
+    predict = from_members([Member(bundle.title, bundle, {})])
+    what = f"{bundle.title}, all sequences"
     result = score_patients(patients, predict, what=what, presence=bundle.presence, advance=advance)
     told = cautions_of(training_record(bundle.root), [patient.name for patient in patients])
     result = replace(result, cautions=(*cautions_of_slices(patients), *told))
-    write_evaluation(result, root, settings={"bundle": bundle.name, **(settings or {})})
+    write_evaluation(result, root, settings={"bundle": bundle.title, **(settings or {})})
     return result
 
 

@@ -132,6 +132,7 @@ def fingerprint(hashes: dict[str, str], bundles: Sequence[Bundle], options: Opti
         "version": __version__,
         "inputs": hashes,
         "weights": [bundle.weights_sha256 for bundle in bundles],
+        "recipes": [bundle.recipe for bundle in bundles],
         "thresholds": [bundle.threshold for bundle in bundles],
         "presence": bundles[0].presence,
         "tta": options.tta,

@@ -43,7 +43,7 @@ def open_member(name_or_path: str, *, device: str = "auto") -> Member:
     finished = finished_runs(folder)
     if not finished:
         bundle = open_bundle(name_or_path, device=device)
-        return Member(bundle.name, bundle, {})
+        return Member(bundle.title, bundle, {})
     runs: dict[str, Bundle] = {}
     for root in finished:
         bundle, record = open_bundle(str(root), device=device), training_record(root)
@@ -53,7 +53,7 @@ def open_member(name_or_path: str, *, device: str = "auto") -> Member:
                 root, f"{min(both)} trains here, or validates in another run too", "give the runs of one set of folds"
             )
         runs.update(dict.fromkeys(record["validated_on"], bundle))
-    names = {bundle.name for bundle in runs.values()}
+    names = {bundle.title for bundle in runs.values()}
     if len(names) > 1:
         several = ", ".join(sorted(names))
         raise InputError(folder, f"holds runs of several bundles ({several})", "give each bundle its own --bundle")

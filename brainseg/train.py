@@ -2,7 +2,8 @@
 
 The work is the shipped bundle's own (configs/train.json through MONAI's ConfigWorkflow); this module gives it
 patient-level folds, resumes it, and records what the weights come from. The run's folder gets a copy of the bundle, so
-that MONAI can use it alone; brainseg itself runs the shipped one, on `--resume` too.
+that MONAI can use it alone, with its recipe laid over its configs; brainseg itself runs the shipped one, on `--resume`
+too.
 """
 
 from __future__ import annotations
@@ -17,7 +18,18 @@ from pathlib import Path
 from typing import Any
 
 from brainseg import __version__
-from brainseg.bundle import RUN_FILE, TRAINING_FILE, WEIGHTS, file_sha256, read_config, shipped, ships_weights
+from brainseg.bundle import (
+    RUN_FILE,
+    TRAINING_FILE,
+    WEIGHTS,
+    config_files,
+    file_sha256,
+    read_config,
+    recipes,
+    recorded_recipe,
+    shipped,
+    ships_weights,
+)
 from brainseg.datalist import monai_datalist, write_datalist
 from brainseg.errors import BrainsegError, InputError, UsageError
 from brainseg.slice_dataset import needs_volumes, write_volumes
@@ -44,6 +56,7 @@ class Run:
         settings: the tunables given to train.json.
         by_slice: trained on the training slices of a split by slice, or on slices that carry no patient: for a
             comparison only and never to be shipped.
+        recipe: laid over the bundle's configs; empty for the house's own.
     """
 
     root: Path
@@ -53,6 +66,7 @@ class Run:
     validated_on: tuple[str, ...]
     settings: Mapping[str, Any]
     by_slice: bool = False
+    recipe: str = ""
 
 
 def prepare(
@@ -65,19 +79,20 @@ def prepare(
     fold: int = 0,
     settings: Mapping[str, Any] | None = None,
     split: SliceSplit | None = None,
+    recipe: str = "",
     resume: bool = False,
 ) -> Run:
     """Lays out `root` as a bundle with its own datalist, ready for `train`.
 
     With `split` every patient trains (`fold` is `ALL`), on its training slices only. Slices in a format that bundles do
-    not read are written to `root` as volumes first.
+    not read are written to `root` as volumes first. A run that is resumed keeps the recipe that it began with.
 
     Raises:
-        UsageError: no such bundle, fold or setting, a `pretrained_encoder` that does not fit, or `root` holds a run
-            already and `resume` is not given.
+        UsageError: no such bundle, recipe, fold or setting, a `pretrained_encoder` that does not fit, or `root` holds
+            a run already and `resume` is not given.
         InputError: no patient to train or to validate on, or none of the slices of `split`.
     """
-    known = tunables(name)
+    known = tunables(name, recipe)
     if fold != ALL and not 0 <= fold < len(folds):
         raise UsageError("--fold", f"there is no fold {fold}", f"give 0 to {len(folds) - 1}, or {ALL} to train on all")
     unknown = [key for key in (settings or {}) if key.split("::")[0].split("#")[0] not in known]
@@ -89,6 +104,12 @@ def prepare(
     by_slice = split is not None or any(patient.alone for patient in patients)
     if resume and _by_slice(root) != by_slice:
         raise UsageError("--split", "is not as it was when the run began", "resume with the options that it began with")
+    if resume:
+        began = recorded_recipe(root, name)
+        if recipe not in ("", began):
+            remedy = "leave --recipe out: the run goes on with its own"
+            raise UsageError("--recipe", f"the run began with {began or 'the house recipe'}", remedy)
+        recipe = began
     _check_encoder(shipped()[name], (settings or {}).get("pretrained_encoder"))
     listed = monai_datalist(patients, folds, base=data)
     if split is not None:
@@ -102,13 +123,12 @@ def prepare(
         validated_on=tuple(item["case"] for item in items if item["fold"] == fold),
         settings=dict(settings or {}),
         by_slice=by_slice,
+        recipe=recipe,
     )
     if not run.trained_on or not (run.validated_on or fold == ALL):
         raise InputError(data, "a fold or its complement has no patient with a mask", "check the folds and the masks")
     if not resume:
-        shutil.copytree(
-            shipped()[name], root, dirs_exist_ok=True, ignore=shutil.ignore_patterns("models", "__pycache__")
-        )
+        _copy_bundle(shipped()[name], root, recipe)
         if needs_volumes(patients):
             pixel_mm = float((settings or {}).get("pixel_mm", known["pixel_mm"]))
             listed = write_volumes(listed, patients, data, root / DATASET, pixel_mm=pixel_mm)
@@ -117,15 +137,19 @@ def prepare(
     return run
 
 
-def tunables(name: str) -> dict[str, Any]:
-    """What the train.json of a shipped bundle sets.
+def tunables(name: str, recipe: str = "") -> dict[str, Any]:
+    """What the train.json of a shipped bundle sets, and a recipe over it.
 
     Raises:
-        UsageError: no such bundle.
+        UsageError: no such bundle or recipe.
     """
     if name not in shipped():
         raise UsageError(name, "no bundle of that name", f"choose one of {', '.join(shipped())}")
-    content: dict[str, Any] = json.loads((shipped()[name] / "configs" / "train.json").read_text(encoding="utf-8"))
+    if recipe and recipe not in recipes(name):
+        raise UsageError("--recipe", f"no recipe is called {recipe}", f"choose one of {', '.join(recipes(name))}")
+    content: dict[str, Any] = {}
+    for path in config_files(shipped()[name], "train", recipe):
+        content |= json.loads(Path(path).read_text(encoding="utf-8"))
     return content
 
 
@@ -161,7 +185,7 @@ def train(run: Run, data: Path, *, weights: str | None = None, resume: bool = Fa
         **run.settings,
     }
     workflow = ConfigWorkflow(
-        config_file=str(root / "configs" / "train.json"),
+        config_file=config_files(root, "train", run.recipe),
         logging_file=False,
         workflow_type="train",
         **overrides,
@@ -174,7 +198,7 @@ def train(run: Run, data: Path, *, weights: str | None = None, resume: bool = Fa
         raise BrainsegError(run.root, "no validation in the epochs given, so no weights", "lower val_interval")
     _record(run, weights_sha256=file_sha256(best))
     record = {"bundle": run.bundle, "fold": run.fold, "trained_on": run.trained_on, "validated_on": run.validated_on}
-    write_json(run.root / TRAINING_FILE, record | ({"by_slice": True} if run.by_slice else {}))
+    write_json(run.root / TRAINING_FILE, record | _apart(run))
     return best
 
 
@@ -231,6 +255,23 @@ def _check_encoder(root: Path, pretrained: object) -> None:
         raise UsageError("pretrained_encoder", str(error.__cause__), "give such a file, or imagenet") from None
 
 
+def _copy_bundle(bundle: Path, root: Path, recipe: str) -> None:
+    """A copy of a shipped bundle without its weights, each config that a recipe is laid over complete in itself."""
+    left_out = shutil.ignore_patterns("models", "__pycache__", *(["recipes"] if recipe else []))
+    shutil.copytree(bundle, root, dirs_exist_ok=True, ignore=left_out)
+    for kind in ("train", "evaluate", "inference") if recipe else ():
+        from monai.bundle import ConfigParser
+
+        write_json(
+            root / "configs" / f"{kind}.json", ConfigParser.load_config_files(config_files(bundle, kind, recipe))
+        )
+
+
+def _apart(run: Run) -> dict[str, Any]:
+    """What sets a run apart from those whose weights may be shipped."""
+    return {**({"by_slice": True} if run.by_slice else {}), **({"recipe": run.recipe} if run.recipe else {})}
+
+
 def _by_slice(root: Path) -> bool:
     """Whether the run at `root` trains on a split by slice."""
     return bool(json.loads((root / RUN_FILE).read_text(encoding="utf-8")).get("by_slice"))
@@ -243,6 +284,6 @@ def _record(run: Run, *, weights_sha256: str | None) -> None:
         "fold": run.fold,
         "settings": dict(run.settings),
         "weights_sha256": weights_sha256,
-        **({"by_slice": True} if run.by_slice else {}),
+        **_apart(run),
     }
     write_json(run.root / RUN_FILE, content)

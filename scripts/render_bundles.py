@@ -28,6 +28,11 @@ PARTS = {
     "inference": ("base", "inference"),
 }
 OVERLAYS = ("multi_gpu_train",)
+RECIPES = {  # laid over any of PARTS, so they set whole entries at the top and name nothing below
+    "bce_dice": ("recipes/bce_dice",),
+    "grayscale": ("whole_slices", "recipes/grayscale"),
+    "one_cycle": ("whole_slices", "recipes/one_cycle"),
+}
 TUNABLES = (
     "imports",
     "bundle_root",
@@ -83,7 +88,7 @@ def config(name: str, kind: str) -> dict[str, Any]:
     """One complete config, tunables first."""
     merged: dict[str, Any] = {}
     for part in PARTS[kind]:
-        merged = merge(merged, ConfigParser.load_config_file(SOURCE / f"{part}.yaml"))
+        merged = merge(merged, source(part))
     network = own(name)
     training = {"output_bias": network.pop("output_bias"), **network.pop("_train_", {})}
     if kind == "train":
@@ -91,6 +96,16 @@ def config(name: str, kind: str) -> dict[str, Any]:
     network = {key: value for key, value in network.items() if key not in ("_meta_", "_module_")}
     tunables = {key: part.pop(key) for key in TUNABLES for part in (merged, network) if key in part}
     return {**tunables, **network, **merged}
+
+
+def source(part: str) -> dict[str, Any]:
+    content: dict[str, Any] = ConfigParser.load_config_file(SOURCE / f"{part}.yaml")
+    return content
+
+
+def recipe(name: str) -> dict[str, Any]:
+    """What a recipe lays over a config: its parts in order, the later one's entries in place of the earlier one's."""
+    return {key: value for part in RECIPES[name] for key, value in source(part).items()}
 
 
 def own(name: str) -> dict[str, Any]:
@@ -121,7 +136,9 @@ def render(name: str) -> dict[str, str]:
 
     files = {f"configs/{kind}.json": text(config(name, kind)) for kind in PARTS}
     for overlay in OVERLAYS:
-        files[f"configs/{overlay}.json"] = text(ConfigParser.load_config_file(SOURCE / f"{overlay}.yaml"))
+        files[f"configs/{overlay}.json"] = text(source(overlay))
+    for one in RECIPES:
+        files[f"configs/recipes/{one}.json"] = text(recipe(one))
     files["configs/metadata.json"] = text(metadata(name))
     files["configs/logging.conf"] = (SOURCE / "logging.conf").read_text()
     if module := own(name).get("_module_"):

@@ -32,6 +32,8 @@ def main() -> None:
     record = args.run / "models" / "training.json"
     if record.is_file() and json.loads(record.read_text(encoding="utf-8")).get("by_slice"):
         parser.error("a network trained on a split by slice is for comparison only and is never shipped")
+    if record.is_file() and (recipe := json.loads(record.read_text(encoding="utf-8")).get("recipe")):
+        parser.error(f"trained by the recipe {recipe}: the bundle's own configs would not give it the input it knows")
     state = torch.load(args.run / "models" / "model.pt", map_location="cpu", weights_only=True)
     half = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
     if not all(torch.isfinite(value).all() for value in half.values()):

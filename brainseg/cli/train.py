@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from brainseg.bundle import DEFAULT, recipes, recorded_recipe, shipped
 from brainseg.cli.options import existing_path, given, out_option, verbosity, warn_of_slices_alone
 
 
@@ -29,6 +30,9 @@ from brainseg.cli.options import existing_path, given, out_option, verbosity, wa
     "A and B.",
 )
 @click.option("--epochs", type=click.IntRange(1), help="In place of the bundle's max_epochs.")
+@click.option(
+    "--recipe", default="", metavar="NAME", help=f"In place of the house recipe: {', '.join(recipes(DEFAULT))}."
+)
 @click.option("--weights", metavar="FILE|shipped", help="Start from these weights (fine-tuning).")
 @click.option("--resume", is_flag=True, help="Go on where an earlier run in --out stopped.")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
@@ -41,6 +45,7 @@ def train(
     folds: Path | None,
     split: Path | None,
     epochs: int | None,
+    recipe: str,
     weights: str | None,
     resume: bool,
     overrides: tuple[str, ...],
@@ -69,15 +74,17 @@ def train(
     if epochs is not None:
         settings["max_epochs"] = epochs
     if fold == training.ALL or "max_epochs" in settings:
-        total = int(settings.setdefault("max_epochs", training.tunables(bundle)["max_epochs"]))
-        settings.setdefault("val_interval", total if fold == training.ALL else min(5, total))
+        began = recorded_recipe(out, bundle) if resume and bundle in shipped() else ""
+        known = training.tunables(bundle, recipe or began)
+        total = int(settings.setdefault("max_epochs", known["max_epochs"]))
+        settings.setdefault("val_interval", total if fold == training.ALL else min(5, total, known["val_interval"]))
     patients = find_patients(data)
     if not slices:
         warn_of_slices_alone(patients)
     names = [patient.name for patient in patients if patient.masks]
     parts = read_folds(folds) if folds else [names] if slices else split_by_patient(names)
     run = training.prepare(
-        bundle, patients, parts, data, out, fold=fold, settings=settings, split=slices, resume=resume
+        bundle, patients, parts, data, out, fold=fold, settings=settings, split=slices, recipe=recipe, resume=resume
     )
     click.echo(
         f"{bundle}: {len(run.trained_on)} patients train, {len(run.validated_on)} validate; tensorboard --logdir {out}"

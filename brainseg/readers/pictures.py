@@ -138,8 +138,9 @@ def _opened_picture(file: Path, mask: bool) -> Iterator[tuple[_Header, Callable[
             if max(image.size) > LONGEST_SIDE:
                 cause = f"has {image.size[0]} x {image.size[1]} pixels, more than {LONGEST_SIDE} a side"
                 raise InputError(file, cause, "downsample it")
-            if getattr(image, "n_frames", 1) != 1:
-                raise InputError(file, f"holds {getattr(image, "n_frames", 1)} pictures", "give one file for each slice")
+            frames = getattr(image, "n_frames", 1)
+            if frames != 1:
+                raise InputError(file, f"holds {frames} pictures", "give one file for each slice")
             if image.getexif().get(ORIENTATION, 1) != 1:
                 raise InputError(file, "has an Orientation tag that turns it", "save it upright")
 

@@ -99,8 +99,10 @@ class ResNetUNet(FlexibleUNet):
             for number, skip_channels in enumerate(skips[-2::-1]):
                 channels = steps[number].convs.conv_0.conv.in_channels - skip_channels
                 steps[number] = GatedUpCat(steps[number], channels, skip_channels)
+        self.pretrained = False  # whether the encoder starts from weights that it was given
         if pretrained_encoder:
             state = published(depth) if pretrained_encoder == "imagenet" else read(pretrained_encoder)
+            self.pretrained = state is not None
             if state is not None:
                 load_encoder(self.encoder, state, pretrained_encoder)
 
