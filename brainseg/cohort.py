@@ -48,6 +48,7 @@ class Options:
     allow_gap: bool = False
     trust_bundle: bool = False
     formats: tuple[str, ...] | None = None
+    segment_per_lesion: bool = False
     save_probability: bool = False
     overwrite: bool = False
     truth_ml: dict[str, float] = field(default_factory=dict)
@@ -224,20 +225,23 @@ def _process(job: _Job, bundles: Sequence[Bundle], out: Path, options: Options) 
         allow_gap=options.allow_gap,
     )
     result = segment(case, bundles, tta=options.tta)
-    row = _write_case(folder, job, case, result, options)
+    row, left_out = _write_case(folder, job, case, result, options)
     row = replace(row, seconds=round(time.perf_counter() - started, 2))
-    notes = [note for note in (*case.notes, patient.why) if note]
+    notes = [note for note in (*case.notes, *left_out, patient.why) if note]
     write_json(folder / RECORD, {"fingerprint": fingerprint, "inputs": hashes, "notes": notes, "row": asdict(row)})
     return row, _detail(folder, notes, truth_ml), True
 
 
-def _write_case(folder: Path, job: _Job, case: Case, result: Segmentation, options: Options) -> CohortRow:
+def _write_case(
+    folder: Path, job: _Job, case: Case, result: Segmentation, options: Options
+) -> tuple[CohortRow, list[str]]:
+    """The case's row, and what there is to say of formats that were left out."""
     from brainseg.measures import case_confidence, find_lesions, volume_ml
     from brainseg.quality import flags_of
+    from brainseg.writers.formats import write_formats
     from brainseg.writers.nifti import write_mask, write_probability
     from brainseg.writers.overlay import write_overlay
     from brainseg.writers.tables import write_lesions
-    from brainseg.writers.tiff import write_tiff_masks
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / RECORD).unlink(missing_ok=True)
@@ -247,23 +251,22 @@ def _write_case(folder: Path, job: _Job, case: Case, result: Segmentation, optio
     write_mask(folder / "mask.nii.gz", result.mask, case.affine, in_mm=in_mm)
     if options.save_probability:
         write_probability(folder / "probability.nii.gz", result.probability, case.affine, in_mm=in_mm)
-    formats = options.formats or ((case.layout,) if case.layout == "tiff" else ())
-    if "tiff" in formats and case.layout == "tiff":
-        write_tiff_masks(folder, case, result.mask)
+    left_out = write_formats(folder, case, result, options.formats, segment_per_lesion=options.segment_per_lesion)
     write_lesions(folder / "lesions.csv", lesions)
     write_overlay(folder / "overlay.png", case, result.mask)
-    return CohortRow(
+    row = CohortRow(
         case=job.patient.name,
         status="done",
         volume_ml=volume_ml(result.mask, case.spacing_mm) if case.spacing_mm else None,
         volume_voxels=int(result.mask.sum()),
         lesions=len(lesions),
         confidence=round(confidence, 4),
-        flags=flags_of(case, result, confidence, certain=job.patient.certain),
+        flags=flags_of(case, result, confidence, certain=job.patient.certain, left_out=bool(left_out)),
         seconds=0.0,
         input=job.shown,
         error="",
     )
+    return row, left_out
 
 
 def _detail(folder: Path, notes: Sequence[str], truth_ml: float | None) -> CaseDetail:
@@ -295,6 +298,7 @@ def _fingerprint(hashes: dict[str, str], bundles: Sequence[Bundle], options: Opt
         "tta": options.tta,
         "spacing": options.spacing_mm,
         "formats": options.formats,
+        "segment_per_lesion": options.segment_per_lesion,
         "probability": options.save_probability,
         "device": bundles[0].device.type,
     }

@@ -8,7 +8,7 @@ import click
 
 from brainseg.cli.options import any_path, bundle_option, device_option, out_option, verbosity
 
-FORMATS = ("nifti", "tiff")
+FORMATS = ("nifti", "tiff", "dicom-seg")
 
 
 @click.command()
@@ -27,7 +27,10 @@ FORMATS = ("nifti", "tiff")
 @click.option("--force", is_flag=True, help="Segment a series that does not say it is FLAIR.")
 @click.option("--allow-gap", is_flag=True, help="Accept a DICOM series with missing slices.")
 @click.option("--trust-bundle", is_flag=True, help="Run the configs of a foreign bundle: they are code.")
-@click.option("--format", "formats", metavar="nifti,tiff", help="Besides mask.nii.gz (default: what suits the input).")
+@click.option(
+    "--format", "formats", metavar="nifti,tiff,dicom-seg", help="Besides mask.nii.gz (default: what suits the input)."
+)
+@click.option("--segment-per-lesion", is_flag=True, help="In the DICOM SEG, a segment a lesion.")
 @click.option("--save-probability", is_flag=True, help="Also write probability.nii.gz.")
 @click.option("--overwrite", is_flag=True, help="Segment again what is done already.")
 @verbosity
@@ -50,6 +53,7 @@ def segment(
     allow_gap: bool,
     trust_bundle: bool,
     formats: str | None,
+    segment_per_lesion: bool,
     save_probability: bool,
     overwrite: bool,
     quiet: bool,
@@ -77,6 +81,7 @@ def segment(
         allow_gap=allow_gap,
         trust_bundle=trust_bundle,
         formats=chosen,
+        segment_per_lesion=segment_per_lesion,
         save_probability=save_probability,
         overwrite=overwrite,
     )
