@@ -77,6 +77,7 @@ class Segmentation:
         threshold: probability at or above which a voxel was called abnormal.
         bundle: name of the bundle (of several, joined by "+").
         weights_sha256: hash of the weights file (of several, joined by "+").
+        bundle_version: of the bundle, from its metadata (of several, joined by "+").
         seconds: wall-clock time of preprocessing, network and clean-up.
     """
 
@@ -87,6 +88,7 @@ class Segmentation:
     threshold: float
     bundle: str
     weights_sha256: str
+    bundle_version: str = ""
     seconds: float = 0.0
 
 

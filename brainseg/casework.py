@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-from brainseg.case import SLICES, Case, Segmentation
+from brainseg.case import Case, Segmentation
 from brainseg.errors import BrainsegError, MachineError
 from brainseg.job import RECORD, Job, Options, done_before, fingerprint, input_hashes, write_record
 from brainseg.results import CaseDetail, CohortRow, Done, Failed
@@ -17,7 +17,6 @@ from brainseg.results import CaseDetail, CohortRow, Done, Failed
 if TYPE_CHECKING:
     from brainseg.bundle import Bundle
 
-ANIMATION = "overlay.gif"
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 Given = ParamSpec("Given")
@@ -86,56 +85,52 @@ def finish(loaded: Loaded, result: Segmentation, bundles: Sequence[Bundle], out:
     started = time.perf_counter()
     job, case = loaded.job, loaded.case
     folder = out / job.patient.name
-    row = _write_case(folder, job, case, result, bundles[0], options)
+    row, left_out = _write_case(folder, job, case, result, bundles[0], options)
     spent = loaded.seconds + result.seconds + time.perf_counter() - started
     row = replace(row, seconds=round(spent, 2))
-    notes = [note for note in (*case.notes, job.patient.why) if note]
+    notes = [note for note in (*case.notes, *left_out, job.patient.why) if note]
     write_record(folder, loaded.made_from, loaded.hashes, notes, row)
     return Done(row, _detail(folder, notes, options.truth_ml.get(job.patient.name)), fresh=True)
 
 
 def _write_case(
     folder: Path, job: Job, case: Case, result: Segmentation, bundle: Bundle, options: Options
-) -> CohortRow:
+) -> tuple[CohortRow, list[str]]:
+    """The case's row, and what there is to say of formats that were left out."""
     from brainseg.measures import case_confidence, find_lesions, volume_ml
     from brainseg.presence import slice_presence
     from brainseg.quality import flags_of
-    from brainseg.writers.animation import write_animation
+    from brainseg.writers.formats import write_formats
     from brainseg.writers.nifti import write_mask, write_probability
     from brainseg.writers.overlay import write_overlay
     from brainseg.writers.tables import write_lesions, write_slices
-    from brainseg.writers.tiff import write_tiff_masks
 
     folder.mkdir(parents=True, exist_ok=True)
-    for stale in (RECORD, ANIMATION):
-        (folder / stale).unlink(missing_ok=True)
+    (folder / RECORD).unlink(missing_ok=True)
     lesions = find_lesions(result.mask, result.probability, case.affine, case.spacing_mm)
     confidence = case_confidence(result.probability, result.mask)
     in_mm = case.spacing_mm is not None
     write_mask(folder / "mask.nii.gz", result.mask, case.affine, in_mm=in_mm)
     if options.save_probability:
         write_probability(folder / "probability.nii.gz", result.probability, case.affine, in_mm=in_mm)
-    formats = options.formats or (("tiff",) if case.layout in SLICES else ())
-    if "tiff" in formats and case.layout in SLICES:
-        write_tiff_masks(folder, case, result.mask)
+    left_out = write_formats(folder, case, result, options.formats, segment_per_lesion=options.segment_per_lesion)
     write_lesions(folder / "lesions.csv", lesions)
     slices = slice_presence(result.mask, result.probability, case.affine, case.spacing_mm, bundle.presence)
     write_slices(folder / "slices.csv", slices)
     write_overlay(folder / "overlay.png", case, result.mask)
-    if "gif" in formats:
-        write_animation(folder / ANIMATION, case, result.mask)
-    return CohortRow(
+    row = CohortRow(
         case=job.patient.name,
         status="done",
         volume_ml=volume_ml(result.mask, case.spacing_mm) if case.spacing_mm else None,
         volume_voxels=int(result.mask.sum()),
         lesions=len(lesions),
         confidence=round(confidence, 4),
-        flags=flags_of(case, result, confidence, certain=job.patient.certain),
+        flags=flags_of(case, result, confidence, certain=job.patient.certain, left_out=bool(left_out)),
         seconds=0.0,
         input=job.shown,
         error="",
     )
+    return row, left_out
 
 
 def _detail(folder: Path, notes: Sequence[str], truth_ml: float | None) -> CaseDetail:

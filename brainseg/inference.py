@@ -36,6 +36,7 @@ def segment(case: Case, bundle: Bundle | Sequence[Bundle], *, tta: bool = False)
         threshold=bundles[0].threshold,
         bundle="+".join(one.name for one in bundles),
         weights_sha256="+".join(one.weights_sha256 for one in bundles),
+        bundle_version="+".join(one.version for one in bundles),
         seconds=time.perf_counter() - started,
     )
 

@@ -40,6 +40,7 @@ class Options:
     allow_gap: bool = False
     trust_bundle: bool = False
     formats: tuple[str, ...] | None = None
+    segment_per_lesion: bool = False
     save_probability: bool = False
     overwrite: bool = False
     truth_ml: dict[str, float] = field(default_factory=dict)
@@ -138,6 +139,7 @@ def fingerprint(hashes: dict[str, str], bundles: Sequence[Bundle], options: Opti
         "tta": options.tta,
         "spacing": options.spacing_mm,
         "formats": options.formats,
+        "segment_per_lesion": options.segment_per_lesion,
         "probability": options.save_probability,
         "device": bundles[0].device.type,
     }

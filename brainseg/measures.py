@@ -98,13 +98,25 @@ def find_lesions(
         _check_shapes(mask, probability)
     if spacing_mm is not None:
         _check_spacing(mask, spacing_mm)
-    labels, _ = ndimage.label(np.asarray(mask) != 0, CONNECTIVITY)
+    labels = label_lesions(mask)
     lesions = []
     for label, box in enumerate(ndimage.find_objects(labels), start=1):
         own = labels[box] == label
         values = None if probability is None else np.asarray(probability)[box][own]
         lesions.append(_lesion(own, tuple(part.start for part in box), values, affine, spacing_mm))
-    return sorted(lesions, key=lambda lesion: -lesion.voxels)  # stable: ties stay in the order of X, Y, Z
+    return lesions
+
+
+def label_lesions(mask: Array) -> NDArray[np.int32]:
+    """`mask` with lesion n of `find_lesions`, counted from 1, numbered n; 0 elsewhere."""
+    from scipy import ndimage
+
+    labels, count = ndimage.label(np.asarray(mask) != 0, CONNECTIVITY)
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
+    numbers = np.zeros(count + 1, np.int32)
+    numbers[1 + np.argsort(-sizes, kind="stable")] = np.arange(1, count + 1)  # ties stay in the order of X, Y, Z
+    numbered: NDArray[np.int32] = numbers[labels]
+    return numbered
 
 
 def _lesion(

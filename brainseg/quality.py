@@ -10,12 +10,15 @@ FLAGS = {
     "spacing_unknown": "the slices carry no spacing, so nothing is in mm or mL; give --spacing",
     "reader_note": "the reader changed or noticed something; see the notes below the lesions",
     "empty_mask": "no abnormality was found; look at the scan before believing a volume of zero",
+    "format_left_out": "a file that was asked for or due could not be written; see the notes below the lesions",
     "low_confidence": "the network is unsure of much of what it marked",
 }
 LOW_CONFIDENCE = 0.85  # a tenth of the cross-validation's patients lie below
 
 
-def flags_of(case: Case, segmentation: Segmentation, confidence: float, *, certain: bool) -> tuple[str, ...]:
+def flags_of(
+    case: Case, segmentation: Segmentation, confidence: float, *, certain: bool, left_out: bool = False
+) -> tuple[str, ...]:
     """The keys of `FLAGS` that hold.
 
     Args:
@@ -23,6 +26,7 @@ def flags_of(case: Case, segmentation: Segmentation, confidence: float, *, certa
         segmentation: its result.
         confidence: of the case, in [0, 1].
         certain: whether the source itself says that it is a FLAIR.
+        left_out: whether a format does not suit the input, or the input it.
     """
     holds = {
         "flair_unconfirmed": not certain,
@@ -30,6 +34,7 @@ def flags_of(case: Case, segmentation: Segmentation, confidence: float, *, certa
         "spacing_unknown": case.spacing_mm is None,
         "reader_note": bool(case.notes),
         "empty_mask": not segmentation.mask.any(),
+        "format_left_out": left_out,
         "low_confidence": confidence < LOW_CONFIDENCE,
     }
     return tuple(flag for flag in FLAGS if holds[flag])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import numpy as np
 import pydicom
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+
+from brainseg.phantom import Phantom, make_phantom
 
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 SAGITTAL = (0.0, 1.0, 0.0, 0.0, 0.0, -1.0)
@@ -20,6 +23,12 @@ PATIENT_NAME, PATIENT_ID = "Planted^Name", "PLANTED-ID-7731"
 def voxels(depth: int = 8, rows: int = 6, columns: int = 5) -> np.ndarray:
     """`(slice, row, column)` uint16, every value different, so that no flip or swap can hide."""
     return np.arange(depth * rows * columns, dtype=np.uint16).reshape(depth, rows, columns) + 10
+
+
+@cache
+def oblique_phantom(axes: str) -> Phantom:
+    """A small scan of the synthetic head on a grid that is turned about all three axes of the world."""
+    return make_phantom(shape=(20, 24, 16), spacing_mm=(11.0, 10.0, 12.0), axes=axes, rotation_deg=(12, -8, 15))
 
 
 def series(

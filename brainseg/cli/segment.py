@@ -8,7 +8,7 @@ import click
 
 from brainseg.cli.options import any_path, bundle_option, device_option, out_option, verbosity
 
-FORMATS = ("nifti", "tiff", "gif")
+FORMATS = ("nifti", "tiff", "dicom-seg", "gif")
 
 
 @click.command()
@@ -31,9 +31,10 @@ FORMATS = ("nifti", "tiff", "gif")
 @click.option(
     "--format",
     "formats",
-    metavar="nifti,tiff,gif",
+    metavar="nifti,tiff,dicom-seg,gif",
     help="Besides mask.nii.gz (default: what suits the input); gif is the contour slice by slice.",
 )
+@click.option("--segment-per-lesion", is_flag=True, help="In the DICOM SEG, a segment a lesion.")
 @click.option("--save-probability", is_flag=True, help="Also write probability.nii.gz.")
 @click.option("--overwrite", is_flag=True, help="Segment again what is done already.")
 @verbosity
@@ -57,6 +58,7 @@ def segment(
     cluster: str | None,
     trust_bundle: bool,
     formats: str | None,
+    segment_per_lesion: bool,
     save_probability: bool,
     overwrite: bool,
     quiet: bool,
@@ -85,6 +87,7 @@ def segment(
         allow_gap=allow_gap,
         trust_bundle=trust_bundle,
         formats=chosen,
+        segment_per_lesion=segment_per_lesion,
         save_probability=save_probability,
         overwrite=overwrite,
     )
