@@ -25,12 +25,14 @@ class Page:
         for end in (theirs_in, theirs_out):
             os.set_inheritable(end, True)
         options = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars")
-        pipe = f"exec 3<&{theirs_in} 4>&{theirs_out}; exec \"$@\""
+        options += ("--remote-debugging-pipe", f"--user-data-dir={profile}", f"--window-size={width},{height}")
+        pipe = f'exec 3<&{theirs_in} 4>&{theirs_out}; exec "$@"'
         self.process = subprocess.Popen(
-            [shutil.which("bash") or "bash", "-c", pipe, "chromium", str(CHROMIUM), "--remote-debugging-pipe", *options]
-            + [f"--user-data-dir={profile}", f"--window-size={width},{height}", "about:blank"],
-            pass_fds=(theirs_in, theirs_out), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-        )  # fmt: skip
+            [shutil.which("bash") or "bash", "-c", pipe, "chromium", str(CHROMIUM), *options, "about:blank"],
+            pass_fds=(theirs_in, theirs_out),
+            stderr=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )
         os.close(theirs_in)
         os.close(theirs_out)
         self.send_end, self.receive_end = os.fdopen(ours_out, "wb"), os.fdopen(ours_in, "rb")
