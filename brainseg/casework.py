@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from brainseg.case import Case, Segmentation
-from brainseg.errors import BrainsegError, MachineError
-from brainseg.job import RECORD, Job, Options, done_before, fingerprint, input_hashes, write_record
+from brainseg.errors import BrainsegError, InputError, MachineError
+from brainseg.job import Job, Options, fingerprint, input_hashes
+from brainseg.record import MASK, RECORD, Record, new_record, read_record, write_record
 from brainseg.results import CaseDetail, CohortRow, Done, Failed
 
 if TYPE_CHECKING:
@@ -59,9 +60,8 @@ def load(job: Job, bundles: Sequence[Bundle], out: Path, options: Options) -> Lo
     folder = out / job.patient.name
     hashes = input_hashes(job, options)
     made_from = fingerprint(hashes, bundles, options)
-    if not options.overwrite and (before := done_before(folder, made_from)) is not None:
-        row, notes = before
-        return Done(row, _detail(folder, notes, options.truth_ml.get(job.patient.name)), fresh=False)
+    if not options.overwrite and (before := _before(folder, made_from)) is not None:
+        return Done(before.row, detail_of(folder, before), fresh=False)
     case = read_patient(
         job.patient,
         pre=options.pre,
@@ -89,8 +89,32 @@ def finish(loaded: Loaded, result: Segmentation, bundles: Sequence[Bundle], out:
     spent = loaded.seconds + result.seconds + time.perf_counter() - started
     row = replace(row, seconds=round(spent, 2))
     notes = [note for note in (*case.notes, *left_out, job.patient.why) if note]
-    write_record(folder, loaded.made_from, loaded.hashes, notes, row)
-    return Done(row, _detail(folder, notes, options.truth_ml.get(job.patient.name)), fresh=True)
+    truth_ml = options.truth_ml.get(job.patient.name)
+    record = new_record(folder, case, loaded.made_from, loaded.hashes, notes, row, truth_ml)
+    write_record(folder, record)
+    return Done(row, detail_of(folder, record), fresh=True)
+
+
+def _before(folder: Path, made_from: str) -> Record | None:
+    """A case that was made from the same before; one whose mask a person changed since is measured, never made again.
+
+    Raises:
+        InputError: the mask was changed by hand, and what it would be made from has changed too.
+    """
+    from brainseg.remeasure import remeasured
+
+    record = read_record(folder)
+    if record is None:
+        return None
+    same = record.fingerprint == made_from
+    if same and record.whole(folder):
+        return record
+    if not record.edited(folder):
+        return None
+    if not same:
+        cause = "was edited by hand, and inputs, settings or weights are others than it was made from"
+        raise InputError(folder / MASK, cause, "choose another --out, or pass --overwrite to lose the edit")
+    return remeasured(folder, record)
 
 
 def _write_case(
@@ -102,7 +126,8 @@ def _write_case(
     from brainseg.quality import flags_of
     from brainseg.writers.formats import write_formats
     from brainseg.writers.nifti import write_mask, write_probability
-    from brainseg.writers.overlay import write_overlay
+    from brainseg.writers.overlay import axial_slices, write_overlay
+    from brainseg.writers.slices import SLICES, write_sheet
     from brainseg.writers.tables import write_lesions, write_slices
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -110,7 +135,7 @@ def _write_case(
     lesions = find_lesions(result.mask, result.probability, case.affine, case.spacing_mm)
     confidence = case_confidence(result.probability, result.mask)
     in_mm = case.spacing_mm is not None
-    write_mask(folder / "mask.nii.gz", result.mask, case.affine, in_mm=in_mm)
+    write_mask(folder / MASK, result.mask, case.affine, in_mm=in_mm)
     if options.save_probability:
         write_probability(folder / "probability.nii.gz", result.probability, case.affine, in_mm=in_mm)
     left_out = write_formats(folder, case, result, options.formats, segment_per_lesion=options.segment_per_lesion)
@@ -118,6 +143,7 @@ def _write_case(
     slices = slice_presence(result.mask, result.probability, case.affine, case.spacing_mm, bundle.presence)
     write_slices(folder / "slices.csv", slices)
     write_overlay(folder / "overlay.png", case, result.mask)
+    write_sheet(folder / SLICES, [one.flair for one in axial_slices(case, result.mask)])
     row = CohortRow(
         case=job.patient.name,
         status="done",
@@ -133,8 +159,16 @@ def _write_case(
     return row, left_out
 
 
-def _detail(folder: Path, notes: Sequence[str], truth_ml: float | None) -> CaseDetail:
+def detail_of(folder: Path, record: Record) -> CaseDetail:
+    """What the report shows of the case whose results lie in `folder`."""
+    from brainseg.writers.slices import SLICES
     from brainseg.writers.tables import read_lesions
 
-    lesions = tuple(read_lesions(folder / "lesions.csv"))
-    return CaseDetail(overlay=folder / "overlay.png", lesions=lesions, truth_ml=truth_ml, notes=tuple(notes))
+    return CaseDetail(
+        overlay=folder / "overlay.png",
+        lesions=tuple(read_lesions(folder / "lesions.csv")),
+        truth_ml=record.truth_ml,
+        notes=record.notes,
+        slices=folder / SLICES if (folder / SLICES).is_file() else None,
+        mask=folder / MASK,
+    )

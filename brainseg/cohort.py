@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from brainseg import __version__
 from brainseg.casework import Loaded, attempt, finish, load, segmented
 from brainseg.errors import MachineError, UsageError
-from brainseg.job import Job, Options, bundles_of, find_jobs, recorded_inputs
+from brainseg.job import Job, Options, bundles_of, find_jobs
+from brainseg.record import read_record
 from brainseg.results import CaseDetail, CohortRow, Done, Failed, Failure
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ NONE_SUCCEEDED, SOME_FAILED = 3, 4
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a cohort: a row a case, the failures with a line each for the user, and the exit code."""
+    """What became of a cohort: a row a case, all failures, a line for the user of each new one, and the exit code."""
 
     rows: tuple[CohortRow, ...]
     failures: tuple[Failure, ...]
@@ -35,7 +36,7 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        if not self.failures:
+        if not self.messages:
             return 0
         return SOME_FAILED if any(row.status == "done" for row in self.rows) else NONE_SUCCEEDED
 
@@ -53,6 +54,8 @@ def run_cohort(
         MachineError: `out` cannot be written, or another process works on it.
         UntrustedBundleError: the bundle is not what it should be.
     """
+    from brainseg.writers.tables import write_run
+
     for path in inputs:
         if not path.exists():
             raise UsageError(path, "does not exist", "check the path")
@@ -61,7 +64,7 @@ def run_cohort(
     if cluster:
         inputs, out, options = [path.absolute() for path in inputs], out.absolute(), options.absolute()
     with ExitStack() as stack:
-        stack.enter_context(_locked(out))
+        stack.enter_context(locked(out))
         jobs, failed = find_jobs(inputs, options, stack)
         if len(jobs) != 1 and (options.pre or options.post):
             raise UsageError("--pre, --post", f"there are {len(jobs)} patients", "give the input of one patient")
@@ -75,17 +78,19 @@ def run_cohort(
                     advance(f"{name}: failed")
                 else:
                     done[name] = result
-                    advance(_summary(result.row, result.fresh))
+                    advance(summary_line(result.row, result.fresh))
         ordered = {job.patient.name: done[job.patient.name] for job in jobs if job.patient.name in done}
         failures = [one.failure for one in failed]
-        rows = [one.row for one in ordered.values()] + [_failed_row(failure) for failure in failures]
+        rows = [one.row for one in ordered.values()] + [failed_row(failure) for failure in failures]
         details = {name: one.detail for name, one in ordered.items()}
-        _write_cohort(out, rows, failures, details, _manifest(bundles, options, out, jobs))
+        run = _manifest(bundles, options, out, jobs)
+        write_run(out / "run.json", run)
+        write_cohort_files(out, rows, failures, details, run)
     return Outcome(tuple(rows), tuple(failures), tuple(one.message for one in failed))
 
 
 @contextmanager
-def _locked(out: Path) -> Iterator[None]:
+def locked(out: Path) -> Iterator[None]:
     """Makes `out` and holds its lock, which ends with the process however it ends."""
     import filelock
 
@@ -145,33 +150,36 @@ def overlapped(
             yield job, result.result()
 
 
-def _failed_row(failure: Failure) -> CohortRow:
+def failed_row(failure: Failure) -> CohortRow:
+    """The row of a case that could not be done."""
     return CohortRow(
         case=failure.case, status="failed", input=failure.input, error=f"{failure.cause}; {failure.remedy}"
     )
 
 
-def _summary(row: CohortRow, fresh: bool) -> str:
+def summary_line(row: CohortRow, fresh: bool) -> str:
+    """One line on a case for the terminal."""
     volume = f"{row.volume_ml:.1f} mL" if row.volume_ml is not None else f"{row.volume_voxels} voxels"
     flags = f"  [{', '.join(row.flags)}]" if row.flags else ""
     lesions = f"{row.lesions} lesion{'' if row.lesions == 1 else 's'}"
-    return f"{row.case}: {volume}, {lesions}, confidence {row.confidence:.2f}{flags}{'' if fresh else '  (unchanged)'}"
+    confidence = "unknown" if row.confidence is None else f"{row.confidence:.2f}"
+    return f"{row.case}: {volume}, {lesions}, confidence {confidence}{flags}{'' if fresh else '  (unchanged)'}"
 
 
-def _write_cohort(
+def write_cohort_files(
     out: Path,
     rows: Sequence[CohortRow],
     failures: Sequence[Failure],
     details: Mapping[str, CaseDetail],
     run: Mapping[str, Any],
 ) -> None:
+    """Writes cohort.csv, failures.json and report.html; `run` is that of run.json."""
     from brainseg.quality import FLAGS
     from brainseg.writers.report import write_report
-    from brainseg.writers.tables import write_cohort, write_failures, write_run
+    from brainseg.writers.tables import write_cohort, write_failures
 
     write_cohort(out / "cohort.csv", rows)
     write_failures(out / "failures.json", failures)
-    write_run(out / "run.json", run)
     write_report(out / "report.html", rows, failures, run, details, flag_words=FLAGS)
 
 
@@ -179,7 +187,7 @@ def _manifest(bundles: Sequence[Bundle], options: Options, out: Path, jobs: Sequ
     import monai
     import torch
 
-    recorded = {job.patient.name: recorded_inputs(out / job.patient.name) for job in jobs}
+    recorded = {job.patient.name: read_record(out / job.patient.name) for job in jobs}
     settings = {
         key: value
         for key, value in vars(options).items()
@@ -199,5 +207,5 @@ def _manifest(bundles: Sequence[Bundle], options: Options, out: Path, jobs: Sequ
             for one in bundles
         ],
         "settings": settings,
-        "inputs": {name: inputs for name, inputs in recorded.items() if inputs is not None},
+        "inputs": {name: record.inputs for name, record in recorded.items() if record is not None},
     }

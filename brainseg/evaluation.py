@@ -273,23 +273,12 @@ def from_folder(folder: Path) -> Predictor:
 
 
 def _refuse_other_grid(path: Path, case: Case) -> None:
-    """Refuses a volume that is not on the grid of `case`; where its voxels have no size, only their axes must agree."""
-    from brainseg.readers.grid import farthest_mm
-    from brainseg.readers.nifti import nifti_grid
+    from brainseg.readers.grid import Grid
+    from brainseg.readers.nifti import refuse_other_grid
 
-    grid = nifti_grid(path)
+    grid, in_mm = Grid(case.shape, case.affine), case.spacing_mm is not None
     remedy = "predict on the scan's own grid"
-    if grid.shape != case.shape:
-        sizes = (" x ".join(map(str, shape)) for shape in (grid.shape, case.shape))
-        raise InputError(path, "has {} voxels, the scan {}".format(*sizes), remedy)
-    if case.spacing_mm is None:
-        theirs, own = (steps / np.linalg.norm(steps, axis=0) for steps in (grid.affine[:3, :3], case.affine[:3, :3]))
-        if not np.allclose(theirs, own, atol=1e-3):
-            raise InputError(path, "has its axes in other directions than the scan", remedy)
-        return
-    apart = farthest_mm(case.shape, grid.affine, case.affine)
-    if apart > SAME_GRID_MM:
-        raise InputError(path, f"lies up to {apart:.3g} mm from the scan", remedy)
+    refuse_other_grid(path, grid, in_mm=in_mm, tolerance_mm=SAME_GRID_MM, remedy=remedy)
 
 
 def review_run(

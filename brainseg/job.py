@@ -1,4 +1,4 @@
-"""One patient to be segmented: what goes into the result, and whether just that was done before."""
+"""One patient to be segmented, and what goes into the result."""
 
 from __future__ import annotations
 
@@ -6,21 +6,19 @@ import hashlib
 import json
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from brainseg import __version__
 from brainseg.bundle import DEFAULT, file_sha256, shipped, ships_weights
 from brainseg.errors import BrainsegError, UsageError
-from brainseg.results import CohortRow, Failed
+from brainseg.results import Failed
 from brainseg.study import Patient, find_patients
 from brainseg.study.names import safe_name, unique
 
 if TYPE_CHECKING:
     from brainseg.bundle import Bundle
-
-RECORD = "case.json"
 
 
 @dataclass(frozen=True)
@@ -144,41 +142,3 @@ def fingerprint(hashes: dict[str, str], bundles: Sequence[Bundle], options: Opti
         "device": bundles[0].device.type,
     }
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
-
-
-def write_record(folder: Path, made_from: str, hashes: dict[str, str], notes: Sequence[str], row: CohortRow) -> None:
-    """Says in `folder` that the case is done: written last, so that a case without it is done again.
-
-    Args:
-        folder: of the case.
-        made_from: its `fingerprint`.
-        hashes: its `input_hashes`.
-        notes: of the reader.
-        row: of cohort.csv.
-    """
-    from brainseg.writers.tables import write_json
-
-    files = sorted(path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    content = {"fingerprint": made_from, "inputs": hashes, "notes": list(notes), "row": asdict(row), "files": files}
-    write_json(folder / RECORD, content)
-
-
-def done_before(folder: Path, made_from: str) -> tuple[CohortRow, list[str]] | None:
-    """The row and notes of a case that was made from the same before, and none of whose files is gone."""
-    try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        if record["fingerprint"] != made_from or not all((folder / name).is_file() for name in record["files"]):
-            return None
-        row = record["row"]
-        return CohortRow(**{**row, "flags": tuple(row["flags"])}), [str(note) for note in record["notes"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def recorded_inputs(folder: Path) -> dict[str, Any] | None:
-    """The `input_hashes` that the case in `folder` was made from; None where it is not done."""
-    record = folder / RECORD
-    if not record.is_file():
-        return None
-    inputs: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))["inputs"]
-    return inputs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,18 +58,29 @@ def slice_presence(
     presence: Presence,
 ) -> list[SlicePresence]:
     """One for each axial slice, in the order of the scan's own axis; `mask` and `probability` are (X, Y, Z)."""
-    axis = axial_axis(affine)
-    others = tuple(i for i in range(3) if i != axis)
-    areas = np.count_nonzero(np.asarray(mask), axis=others)
-    known = presence_probability(np.asarray(probability).max(axis=others), presence)
-    pixel_mm2 = None if spacing_mm is None else math.prod(spacing_mm[i] for i in others)
+    known = presence_probability(np.asarray(probability).max(axis=_within(affine)), presence)
+    return counted(mask, affine, spacing_mm, known.tolist())
+
+
+def counted(
+    mask: NDArray[Any], affine: NDArray[np.float64], spacing_mm: Spacing | None, known: Sequence[float]
+) -> list[SlicePresence]:
+    """The same where each slice's probability is `known` already, as for a mask that was corrected since."""
+    within = _within(affine)
+    areas = np.count_nonzero(np.asarray(mask), axis=within)
+    pixel_mm2 = None if spacing_mm is None else math.prod(spacing_mm[i] for i in within)
     return [
         SlicePresence(
             number=number,
             area_voxels=int(area),
             area_mm2=None if pixel_mm2 is None else int(area) * pixel_mm2,
-            probability=float(one),
+            probability=one,
             present=bool(area),
         )
         for number, (area, one) in enumerate(zip(areas, known, strict=True), start=1)
     ]
+
+
+def _within(affine: NDArray[np.float64]) -> tuple[int, ...]:
+    """The two axes of an axial slice."""
+    return tuple(i for i in range(3) if i != axial_axis(affine))

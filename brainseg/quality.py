@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from brainseg.case import Case, Segmentation
 
 FLAGS = {
@@ -12,6 +14,9 @@ FLAGS = {
     "empty_mask": "no abnormality was found; look at the scan before believing a volume of zero",
     "format_left_out": "a file that was asked for or due could not be written; see the notes below the lesions",
     "low_confidence": "the network is unsure of much of what it marked",
+    "mask_edited": "mask.nii.gz was changed after the network made it; the figures are of the mask as it is now",
+    "other_masks_earlier": "TIFF masks and DICOM SEG are still of the mask before; mask.nii.gz is the one that counts",
+    "picture_earlier": "the picture shows the mask before it was changed, for slices.webp is gone",
 }
 LOW_CONFIDENCE = 0.85  # a tenth of the cross-validation's patients lie below
 
@@ -37,4 +42,27 @@ def flags_of(
         "format_left_out": left_out,
         "low_confidence": confidence < LOW_CONFIDENCE,
     }
-    return tuple(flag for flag in FLAGS if holds[flag])
+    return tuple(flag for flag in FLAGS if holds.get(flag))
+
+
+def flags_of_correction(
+    before: Collection[str], *, edited: bool, others: bool, picture: bool, empty: bool, confidence: float | None
+) -> tuple[str, ...]:
+    """The keys of `FLAGS` that hold of a mask measured again: what was known of the scan, and what is of the mask.
+
+    Args:
+        before: flags of the case as it was segmented.
+        edited: the mask is not the one that the network made.
+        others: the same mask in other formats is the earlier one.
+        picture: so is the one in the picture.
+        empty: nothing is marked.
+        confidence: None where it is unknown.
+    """
+    holds = {
+        "empty_mask": empty,
+        "low_confidence": confidence is not None and confidence < LOW_CONFIDENCE,
+        "mask_edited": edited,
+        "other_masks_earlier": others,
+        "picture_earlier": picture,
+    }
+    return tuple(flag for flag in FLAGS if holds.get(flag, flag in before))

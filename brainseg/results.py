@@ -55,12 +55,15 @@ class CaseDetail:
         lesions: largest first.
         notes: what the reader did or saw, and how the FLAIR was recognised; a sentence each.
         truth_ml: the true volume, where it is known (phantom, annotated data).
+        slices, mask: slices.webp and mask.nii.gz, from which the slices to scroll through are made; None without.
     """
 
     overlay: Path | None = None
     lesions: tuple[Lesion, ...] = ()
     truth_ml: float | None = None
     notes: tuple[str, ...] = ()
+    slices: Path | None = None
+    mask: Path | None = None
 
 
 @dataclass(frozen=True)

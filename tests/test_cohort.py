@@ -75,6 +75,6 @@ def test_a_case_of_which_a_file_is_gone_is_done_again_and_the_others_are_not(pat
     assert brainseg("segment", patients, "--out", tmp_path, "-q") == 0
     assert (tmp_path / "p2" / "lesions.csv").is_file()
     assert {path.parent.name for path, stamp in before.items() if path.stat().st_mtime_ns != stamp} == {"p2"}
-    assert json.loads((tmp_path / "p2" / "case.json").read_text())["files"] == [
-        "lesions.csv", "mask.nii.gz", "overlay.png", "slices.csv",
+    assert list(json.loads((tmp_path / "p2" / "case.json").read_text())["files"]) == [
+        "lesions.csv", "mask.nii.gz", "overlay.png", "slices.csv", "slices.webp",
     ]  # fmt: skip

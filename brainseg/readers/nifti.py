@@ -25,6 +25,7 @@ from brainseg.readers.grid import Grid, Shape, farthest_mm
 from brainseg.readers.volume import Volume
 
 APART_MM = 1e-2  # sform and qform
+LABEL_APART = 1e-3  # from a whole number, after the scaling that a header asks for
 MOST_RATIO = 1100  # deflate cannot do better than 1032:1
 MOST_OFFSET = 2**24
 CHUNK = 2**24
@@ -78,8 +79,12 @@ def read_nifti(path: Path) -> Volume:
     return Volume(array=array, affine=affine, spacing_mm=spacing_of(affine), files=(path,), notes=notes)
 
 
-def read_nifti_mask(path: Path) -> NDArray[np.uint8]:
+def read_nifti_mask(path: Path, *, only_0_and_1: bool = False) -> NDArray[np.uint8]:
     """The mask of a NIfTI file, uint8 0/1 (X, Y, Z): 1 where a voxel is not 0. Its geometry is not looked at.
+
+    Args:
+        path: of the file.
+        only_0_and_1: refuse any other label, in place of counting it as inside.
 
     Raises:
         InputError: if it is damaged, not one 3-D volume, or holds no labels.
@@ -90,7 +95,11 @@ def read_nifti_mask(path: Path) -> NDArray[np.uint8]:
         stored = _read_voxels(path, stream, header)
     if (header.slope, header.intercept) != (1.0, 0.0):
         stored = stored.astype(np.float64) * header.slope + header.intercept
-    return binary_mask(path, stored)
+    mask = binary_mask(path, stored)
+    if only_0_and_1 and (np.abs(stored - mask) > LABEL_APART).any():
+        largest = float(np.abs(stored).max())
+        raise InputError(path, f"holds labels other than 0 and 1 (up to {largest:g})", "save it with 0 and 1 only")
+    return mask
 
 
 def nifti_grid(path: Path) -> Grid:
@@ -103,6 +112,33 @@ def nifti_grid(path: Path) -> Grid:
     with _opened(path) as stream:
         header = _read_header(path, stream)
         return Grid(header.shape, _affine(path, header)[0])
+
+
+def refuse_other_grid(path: Path, grid: Grid, *, in_mm: bool, tolerance_mm: float, remedy: str) -> None:
+    """Refuses a NIfTI file that is not on `grid`; where its voxels have no size, only their axes must agree.
+
+    Args:
+        path: of the file.
+        grid: of the scan.
+        in_mm: False where the scan's spacing is unknown.
+        tolerance_mm: how far apart two voxels may lie.
+        remedy: what to do, for the error.
+
+    Raises:
+        InputError: if it lies elsewhere, or its header cannot be read.
+    """
+    own = nifti_grid(path)
+    if own.shape != grid.shape:
+        sizes = (" x ".join(map(str, shape)) for shape in (own.shape, grid.shape))
+        raise InputError(path, "has {} voxels, the scan {}".format(*sizes), remedy)
+    if not in_mm:
+        theirs, ours = (steps / np.linalg.norm(steps, axis=0) for steps in (own.affine[:3, :3], grid.affine[:3, :3]))
+        if not np.allclose(theirs, ours, atol=1e-3):
+            raise InputError(path, "has its axes in other directions than the scan", remedy)
+        return
+    apart = farthest_mm(grid.shape, own.affine, grid.affine)
+    if apart > tolerance_mm:
+        raise InputError(path, f"lies up to {apart:.3g} mm from the scan", remedy)
 
 
 @contextmanager

@@ -43,7 +43,7 @@ MASK, TRUTH, TEXT, FAINT = range(GREYS, GREYS + 4)
 def write_animation(path: Path, case: Case, mask: NDArray[Any], *, truth: NDArray[Any] | None = None) -> None:
     """Writes a GIF of every axial slice of `case` with the contours of `mask` (and `truth`), both (X, Y, Z)."""
     slices = list(axial_slices(case, mask, truth))
-    words = volume_words(case, mask, truth)
+    words = volume_words(mask, case.spacing_mm, truth)
     box = head_box(slices)
     marked = [bool(one.mask.any()) for one in slices]
     first, *rest = (_frame(case.name, words, one, box, marked, k) for k, one in enumerate(slices))

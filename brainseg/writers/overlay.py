@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from brainseg.case import FLAIR, Case
+from brainseg.case import FLAIR, Case, Spacing, spacing_of
 from brainseg.measures import dice, volume_ml, volume_voxels
 from brainseg.writers.atomic import replacing
 
@@ -33,6 +33,7 @@ NOTICE = "Research use only, not a diagnosis"
 
 MOST_SLICES = 20
 FEWEST_SLICES = 12
+SEEN = 0.08  # of the window: brighter is head, not air
 DPI = 120
 
 _LABEL: dict[str, Any] = {"color": TEXT_COLOUR, "va": "bottom"}
@@ -65,37 +66,54 @@ def axial_slices(case: Case, mask: NDArray[Any], truth: NDArray[Any] | None = No
 
     The oblique part of an affine is not resampled away: "axial" is the voxel plane closest to it.
     """
-    from nibabel import orientations
-
     for array in (mask, truth):
         if array is not None and np.shape(array) != case.shape:
             raise ValueError(f"mask and truth must have the case's shape {case.shape}, got {np.shape(array)}")
-    native = orientations.io_orientation(case.affine)
-    (axis,) = (own for own, (world, _) in enumerate(native) if world == 2)
-    steps = {int(world): step for (world, _), step in zip(native, case.spacing_mm or (1.0, 1.0, 1.0), strict=True)}
-    flair = turned(_windowed(case.image[FLAIR]), case.affine)
-    shown = turned(np.asarray(mask) != 0, case.affine)
-    true = None if truth is None else turned(np.asarray(truth) != 0, case.affine)
+    flair = axial_view(_windowed(case.image[FLAIR]), case.affine)
+    return slices_of_view(flair, mask, case.affine, case.spacing_mm, truth)
+
+
+def axial_view(array: NDArray[Any], affine: NDArray[np.float64]) -> NDArray[Any]:
+    """`array` (X, Y, Z) turned by whole axes to (slice from foot to head, row from anterior, column from right)."""
+    from nibabel import orientations
+
+    turn = orientations.ornt_transform(orientations.io_orientation(affine), orientations.axcodes2ornt("LPS"))
+    turned: NDArray[Any] = orientations.apply_orientation(array, turn).transpose(2, 1, 0)
+    return turned
+
+
+def view_geometry(affine: NDArray[np.float64]) -> tuple[float, float, bool]:
+    """Width and height of a pixel of the `axial_view`, and whether the scan numbers its slices from foot to head."""
+    from nibabel import orientations
+
+    native = orientations.io_orientation(affine)
+    steps = {int(world): step for (world, _), step in zip(native, spacing_of(affine), strict=True)}
+    upwards = {int(world): direction > 0 for world, direction in native}[2]
+    return steps[0], steps[1], upwards
+
+
+def slices_of_view(
+    flair: NDArray[np.float32],
+    mask: NDArray[Any],
+    affine: NDArray[np.float64],
+    spacing_mm: Spacing | None,
+    truth: NDArray[Any] | None = None,
+) -> Iterator[AxialSlice]:
+    """The slices of a scan whose windowed `flair` is in its `axial_view` already; `mask` and `truth` are (X, Y, Z)."""
+    shown = axial_view(np.asarray(mask) != 0, affine)
+    true = None if truth is None else axial_view(np.asarray(truth) != 0, affine)
+    width, height, upwards = view_geometry(affine)
     count = len(flair)
     for k in range(count):
         yield AxialSlice(
-            number=k + 1 if native[axis, 1] > 0 else count - k,
+            number=k + 1 if upwards else count - k,
             count=count,
             flair=flair[k],
             mask=shown[k],
             truth=None if true is None else true[k],
-            aspect=steps[1] / steps[0],
-            width_mm=None if case.spacing_mm is None else steps[0],
+            aspect=height / width,
+            width_mm=None if spacing_mm is None else width,
         )
-
-
-def turned(array: NDArray[Any], affine: NDArray[np.float64]) -> NDArray[Any]:
-    """`array` (X, Y, Z) as `(slices, rows, columns)` of the radiological view, from foot to head."""
-    from nibabel import orientations
-
-    turn = orientations.ornt_transform(orientations.io_orientation(affine), orientations.axcodes2ornt("LPS"))
-    result: NDArray[Any] = orientations.apply_orientation(array, turn).transpose(2, 1, 0)
-    return result
 
 
 def contour_figure(
@@ -141,19 +159,23 @@ def slice_png(axial: AxialSlice, title: str = "") -> bytes:
 
 
 def write_overlay(path: Path, case: Case, mask: NDArray[Any], *, truth: NDArray[Any] | None = None) -> None:
-    """Writes a PNG of up to 20 axial slices of `case` with the contour of `mask` (and `truth`), both (X, Y, Z).
+    """Writes `overlay_png` of a case with its `mask` (and `truth`), both (X, Y, Z)."""
+    slices = list(axial_slices(case, mask, truth))
+    content = overlay_png(slices, case.name, volume_words(mask, case.spacing_mm, truth))
+    with replacing(path) as partial:
+        partial.write_bytes(content)
+
+
+def overlay_png(slices: Sequence[AxialSlice], name: str, words: str) -> bytes:
+    """A PNG of up to 20 axial slices of a scan with their contours, under its name and `volume_words`.
 
     The slice with most of the mask is shown large; the others are those with mask and their neighbours, from foot to
     head, or slices from the whole head if the mask is empty.
     """
-    slices = list(axial_slices(case, mask, truth))
     areas = [int(np.count_nonzero(one.mask)) or _truth_area(one) for one in slices]
     chosen = choose_slices(areas, [bool((one.flair > 0.1).mean() > 0.02) for one in slices])
     main = max(chosen, key=lambda k: areas[k]) if any(areas) else chosen[len(chosen) // 2]
-    figure = _montage([slices[k] for k in chosen], slices[main], volume_words(case, mask, truth), case)
-    content = figure_png(figure, DPI)
-    with replacing(path) as partial:
-        partial.write_bytes(content)
+    return figure_png(_montage([slices[k] for k in chosen], slices[main], words, name), DPI)
 
 
 def choose_slices(
@@ -194,22 +216,22 @@ def _truth_area(one: AxialSlice) -> int:
     return 0 if one.truth is None else int(np.count_nonzero(one.truth))
 
 
-def volume_words(case: Case, mask: NDArray[Any], truth: NDArray[Any] | None) -> str:
+def volume_words(mask: NDArray[Any], spacing_mm: Spacing | None, truth: NDArray[Any] | None = None) -> str:
     """The measured volume, and the true one and their overlap where it is known."""
 
     def volume(array: NDArray[Any]) -> str:
-        if case.spacing_mm is None:
+        if spacing_mm is None:
             return f"{volume_voxels(array):,} voxels"
-        return f"{volume_ml(array, case.spacing_mm):.1f} mL"
+        return f"{volume_ml(array, spacing_mm):.1f} mL"
 
     words = f"{volume(mask)} marked" if np.any(mask) else "nothing marked"
     if truth is not None:
         overlap = dice(mask, truth)
         words += f", {volume(truth)} true" + ("" if math.isnan(overlap) else f", Dice {overlap:.2f}")
-    return words + ("" if case.spacing_mm is not None else " (voxel size unknown)")
+    return words + ("" if spacing_mm is not None else " (voxel size unknown)")
 
 
-def _montage(shown: Sequence[AxialSlice], main: AxialSlice, words: str, case: Case) -> Figure:
+def _montage(shown: Sequence[AxialSlice], main: AxialSlice, words: str, name: str) -> Figure:
     """All of `shown` small in a grid, `main` large to their left, words above and below."""
     from matplotlib.figure import Figure
 
@@ -247,7 +269,7 @@ def _montage(shown: Sequence[AxialSlice], main: AxialSlice, words: str, case: Ca
         )
     margin = 0.12 / width
     bold: dict[str, Any] = {"size": 11, "weight": "bold", "parse_math": False}
-    figure.text(margin, 1 - 0.22 / height, drawable(case.name, 48), color=TEXT_COLOUR, va="center", **bold)
+    figure.text(margin, 1 - 0.22 / height, drawable(name, 48), color=TEXT_COLOUR, va="center", **bold)
     figure.text(margin, 1 - 0.46 / height, words, color=TEXT_COLOUR, size=9, va="center")
     _legend(figure, main.truth is not None, size=8, place=(1 - margin, 1 - 0.34 / height))
     figure.text(margin, 0.19 / height, NOTICE, color=FAINT_COLOUR, size=7.5, va="center")
@@ -258,14 +280,18 @@ def _montage(shown: Sequence[AxialSlice], main: AxialSlice, words: str, case: Ca
 
 def head_box(shown: Sequence[AxialSlice]) -> tuple[slice, slice]:
     """Rows and columns that hold the head and the contours on all of `shown`, with a little air."""
-    seen = np.zeros(shown[0].flair.shape, bool)
-    for one in shown:
-        seen |= one.flair > 0.08
-    if not seen.any():
-        seen[:] = True
-
-    # A few bright pixels in the air must not undo the crop; a contour always stays in the picture.
+    seen = np.any([one.flair > SEEN for one in shown], axis=0)
     marked = np.any([one.mask if one.truth is None else one.mask | one.truth for one in shown], axis=0)
+    return box_of(seen, marked)
+
+
+def box_of(seen: NDArray[np.bool_], marked: NDArray[np.bool_]) -> tuple[slice, slice]:
+    """Rows and columns that hold what is `seen` and `marked` (rows, columns), with a little air.
+
+    A few bright pixels in the air do not undo the crop; what is marked always stays in the picture.
+    """
+    if not seen.any():
+        seen = np.ones_like(seen)
     enough = max(2, round(0.005 * max(seen.shape)))
 
     def span(axis: int) -> slice:

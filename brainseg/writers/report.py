@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import logging
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -23,11 +24,17 @@ from brainseg.writers.overlay import NOTICE
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from brainseg.writers.scroller import Scroller
+
+log = logging.getLogger(__name__)
+
 MOST_LESIONS = 12
-MOST_PICTURE_BYTES = 240_000
-MOST_PAGE_BYTES = 40_000_000  # what the pictures of a large cohort share
-LEAST_PICTURE_BYTES = 40_000
+MOST_PAGE_BYTES = 60_000_000  # what the pictures of a large cohort share
+MOST_PICTURE_BYTES, LEAST_PICTURE_BYTES = 240_000, 40_000  # of a scan's overlay
+MOST_SCROLLER_BYTES, LEAST_SCROLLER_BYTES = 1_200_000, 50_000  # of the slices to scroll through
+OVERLAY_SHARE = 0.4
 BAR_WIDTH = 60
+FEWEST_TO_SHARE = 3  # scans that carry one flag, for the table to leave it to a line below
 
 Summary = tuple[str, str, str]
 
@@ -41,11 +48,11 @@ def write_report(
     *,
     flag_words: Mapping[str, str] | None = None,
 ) -> None:
-    """Writes the report of a cohort as one self-contained page.
+    """Writes the report of a cohort as one self-contained page, with what a person should look at first.
 
     Args:
         path: usually OUT/report.html.
-        rows: one a case, in the order to show.
+        rows: one a case; failures come first on the page, then those with most flags, else in this order.
         failures: what was not done, why, and what to do.
         run: versions, hashes and settings, as in run.json; long lists are only counted.
         cases: by case name, what is known beyond the row; a case may be absent.
@@ -62,18 +69,17 @@ def write_report(
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder), autoescape=True, undefined=jinja2.StrictUndefined
     )
+    rows = sorted(rows, key=lambda row: (row.status != "failed", -len(row.flags)))
     details = {row.case: cases.get(row.case, CaseDetail()) for row in rows}
     any_volume = any(row.volume_ml is not None for row in rows)
     any_truth = any(detail.truth_ml is not None for detail in details.values())
-    largest = max((row.volume_ml or 0.0 for row in rows), default=0.0)
-    pictures = sum(detail.overlay is not None for detail in details.values())
-    limit = max(LEAST_PICTURE_BYTES, min(MOST_PICTURE_BYTES, MOST_PAGE_BYTES // max(pictures, 1)))
-    shown = _Shown(rows, details, flag_words or {}, largest, limit)
+    shown = _Shown(rows, details, flag_words or {})
     page = environment.get_template("report.html.j2").stream(
         rows=shown,
         failures=failures,
         run=list(_run_lines(run)),
         summary=_summary(rows),
+        spread=_spread(rows),
         columns=_columns(any_volume, any_truth),
         any_volume=any_volume,
         any_truth=any_truth,
@@ -92,18 +98,26 @@ class _Shown:
     """The rows as the template needs them, made while it runs, so that one picture at a time is in memory."""
 
     def __init__(
-        self,
-        rows: Sequence[CohortRow],
-        details: Mapping[str, CaseDetail],
-        flag_words: Mapping[str, str],
-        largest_ml: float,
-        limit: int,
+        self, rows: Sequence[CohortRow], details: Mapping[str, CaseDetail], flag_words: Mapping[str, str]
     ) -> None:
         self.rows, self.details, self.flag_words = rows, details, flag_words
-        self.largest_ml, self.limit = largest_ml, limit
+        self.largest_ml = max((row.volume_ml or 0.0 for row in rows), default=0.0)
+        done = [row.flags for row in rows if row.status != "failed"]
+        self.shared = set.intersection(*map(set, done)) if len(done) >= FEWEST_TO_SHARE else set()
+        share = MOST_PAGE_BYTES / max(1, sum(detail.overlay is not None for detail in details.values()))
+        self.overlay_room = round(min(MOST_PICTURE_BYTES, max(LEAST_PICTURE_BYTES, OVERLAY_SHARE * share)))
+        self.scroller_room = round(min(MOST_SCROLLER_BYTES, max(LEAST_SCROLLER_BYTES, share - self.overlay_room)))
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def shared_words(self) -> list[str]:
+        """What is flagged of every scan, and so said once."""
+        return [self._words(flag) for flag in sorted(self.shared)]
+
+    def _words(self, flag: str) -> str:
+        return self.flag_words.get(flag, flag.replace("-", " ").replace("_", " "))
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for number, row in enumerate(self.rows, start=1):
@@ -115,14 +129,27 @@ class _Shown:
         return asdict(row) | {
             "anchor": f"scan-{number}",
             "failed": row.status == "failed",
-            "words": [self.flag_words.get(flag, flag.replace("-", " ").replace("_", " ")) for flag in row.flags],
+            "words": [self._words(flag) for flag in row.flags],
+            "own_words": [self._words(flag) for flag in row.flags if flag not in self.shared],
             "share": round(BAR_WIDTH * (row.volume_ml or 0) / self.largest_ml, 1) if bar else None,
             "truth_ml": detail.truth_ml,
             "notes": [note[:1].upper() + note[1:] for note in detail.notes],
             "table": detail.lesions[:MOST_LESIONS],
             "more": max(0, len(detail.lesions) - MOST_LESIONS),
-            "picture": _Picture(detail.overlay, self.limit) if detail.overlay else None,
+            "picture": _Picture(detail.overlay, self.overlay_room) if detail.overlay else None,
+            "scroller": lambda: self._scroller(detail),
         }
+
+    def _scroller(self, detail: CaseDetail) -> Scroller | None:
+        from brainseg.writers.scroller import make_scroller
+
+        if detail.slices is None or detail.mask is None:
+            return None
+        try:
+            return make_scroller(detail.slices, detail.mask, self.scroller_room)
+        except InputError as error:  # the page can do without, and shows that it does
+            log.warning("no slices to scroll through in the report: %s", error)
+            return None
 
 
 class _Picture:
@@ -178,6 +205,17 @@ def content_policy(style: str, script: str) -> str:
         f"default-src 'none'; img-src data:; style-src 'sha256-{digest(style)}'; "
         f"script-src 'sha256-{digest(script)}'; base-uri 'none'; form-action 'none'"
     )
+
+
+def _spread(rows: Sequence[CohortRow]) -> dict[str, Any] | None:
+    """The histogram of volumes with the link of each cell, in mL, or in voxels where no scan has a spacing."""
+    from brainseg.writers.distribution import distribution
+
+    anchors = {row.case: f"scan-{number}" for number, row in enumerate(rows, start=1)}
+    millilitres = {row.case: row.volume_ml for row in rows if row.volume_ml is not None}
+    voxels = {row.case: float(row.volume_voxels) for row in rows if row.volume_voxels is not None}
+    chart = distribution(millilitres, "mL") if millilitres else distribution(voxels, "voxels")
+    return None if chart is None else {"chart": chart, "anchors": anchors}
 
 
 def _columns(any_volume: bool, any_truth: bool) -> list[tuple[str, str]]:

@@ -19,12 +19,12 @@ from brainseg.writers.overlay import (
     TEXT_COLOUR,
     AxialSlice,
     axial_slices,
+    axial_view,
     draw_slice,
     drawable,
     figure_png,
     head_box,
     sides,
-    turned,
 )
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def write_saliency(path: Path, case: Case, mask: NDArray[Any], saliency: Salienc
     from matplotlib.figure import Figure
 
     one = list(axial_slices(case, mask))[place]
-    drop = turned(saliency.drop, case.affine)[place]
+    drop = axial_view(saliency.drop, case.affine)[place]
     box = head_box([one])
     rows, columns = one.flair[box].shape
     side = 3.4

@@ -107,6 +107,16 @@ def write_slices(path: Path, slices: Iterable[SlicePresence]) -> None:
     write_table(path, SLICE_COLUMNS, rows)
 
 
+def read_presence(path: Path) -> list[float]:
+    """The probability of each slice in a slices.csv that `write_slices` wrote.
+
+    Raises:
+        InputError: if it is not such a table.
+    """
+    rows = enumerate(_read_csv(path, SLICE_COLUMNS), start=2)
+    return [_row_or_error(path, number, lambda cells: float(cells["probability"]), cells) for number, cells in rows]
+
+
 def write_failures(path: Path, failures: Iterable[Failure]) -> None:
     """Writes failures.json: a list of objects with case, input, cause and remedy."""
     write_json(path, [asdict(failure) for failure in failures])

@@ -1,3 +1,6 @@
+import html
+import re
+
 import numpy as np
 import pytest
 from page import assert_asks_nothing_of_any_network
@@ -6,7 +9,9 @@ from PIL import Image
 from brainseg.errors import InputError
 from brainseg.measures import Lesion
 from brainseg.results import CaseDetail, CohortRow, Failure
+from brainseg.writers.nifti import write_mask
 from brainseg.writers.report import picture_uri, write_report
+from brainseg.writers.slices import write_sheet
 
 LESION = Lesion(8, 0.016, (3.5, 3.0, 1.5), (-3.5, -3.0, 3.0), 4.0, 4.0, 1, 2, 0.5)
 RUN = {"brainseg": "0.1.0", "settings": {"threshold": 0.5}, "inputs": {str(k): "hash" for k in range(90)}, "x": None}
@@ -104,3 +109,73 @@ def test_picture_that_is_none_is_an_input_error(tmp_path):
     with pytest.raises(InputError, match=r"overlay\.png"):
         page_of(tmp_path, [CohortRow("a", "done")], cases={"a": CaseDetail(tmp_path / "overlay.png")})
     assert [path.name for path in tmp_path.iterdir()] == ["overlay.png"]
+
+
+def scan_of(folder, *, size=64):
+    """A case with slices to scroll through."""
+    overlay = noise(folder / "overlay.png", (90, 60))
+    mask = np.zeros((size, size, 4), np.uint8)
+    mask[20:30, 20:30, 1] = 1
+    write_sheet(folder / "slices.webp", list(np.full((4, size, size), 0.5, np.float32)))
+    write_mask(folder / "mask.nii.gz", mask, np.diag([-1.0, -1.0, 4.0, 1.0]))
+    return CaseDetail(overlay, (LESION,), slices=folder / "slices.webp", mask=folder / "mask.nii.gz")
+
+
+def test_slices_to_scroll_through_and_their_contours_are_in_the_page(tmp_path):
+    page = page_of(tmp_path, [CohortRow("a", "done", 0.4, 100, 1, 0.9)], cases={"a": scan_of(tmp_path)})
+    assert_asks_nothing_of_any_network(page)
+    (viewer,) = re.findall(r'<figure class="viewer"[^>]*>', page)
+    assert 'data-picture="data:image/webp;base64,' in viewer
+    assert 'data-numbers="1 2 3 4" data-count="4" data-paths="|M' in viewer
+    assert 'value="1" aria-label="Slice"' in page
+    assert 'data-slice="2"' in page
+
+
+def test_slices_that_cannot_be_read_cost_the_page_nothing_else(tmp_path):
+    detail = scan_of(tmp_path)
+    detail.slices.write_bytes(b"none")
+    page = page_of(tmp_path, [CohortRow("a", "done", 0.4, 100, 1, 0.9)], cases={"a": detail})
+    assert '<figure class="viewer"' not in page
+    assert "0.4 mL" in page
+
+
+def test_failures_and_flagged_scans_come_first(tmp_path):
+    rows = [
+        CohortRow("plain", "done", 1.0, 1, 1, 0.9, ("every",)),
+        CohortRow("two", "done", 2.0, 1, 1, 0.9, ("every", "empty")),
+        CohortRow("same", "done", 3.0, 1, 1, 0.9, ("every",)),
+        CohortRow("broken", "failed"),
+    ]
+    page = page_of(tmp_path, rows)
+    assert re.findall(r'<a href="#scan-\d">(\w+)</a>', page) == ["broken", "two", "plain", "same"]
+    assert re.findall(r"<h2>(\w+)</h2>", page)[1:] == ["broken", "two", "plain", "same"]
+    assert re.findall(r'<td class="words"[^>]*>([^<]*)<', page) == ["", "empty", "", ""]
+    assert "Every scan: every." in page
+
+
+def test_volumes_are_shown_as_a_histogram_with_a_link_to_each_scan(tmp_path):
+    page = page_of(tmp_path, [CohortRow(f"p{k}", "done", 10.0 * k, 9, 1, 0.9) for k in range(5)])
+    chart = page[page.index('<figure class="spread">') : page.index("</figure>")]
+    assert re.findall(r"<title>(.*?)</title>", chart) == [f"p{k}, {10.0 * k:.1f} mL" for k in range(5)]
+    assert chart.count('<a href="#scan-') == 5
+    assert "median 20.0 mL, middle half 10.0 to 30.0 mL" in html.unescape(chart)
+
+
+def test_without_any_spacing_the_histogram_is_of_voxels(tmp_path):
+    page = page_of(tmp_path, [CohortRow(f"p{k}", "done", None, 1000 * k, 1, 0.9) for k in range(3)])
+    assert "by volume in voxels: median 1,000 voxels" in page
+
+
+def test_scans_share_what_the_page_may_weigh(tmp_path, monkeypatch):
+    monkeypatch.setattr("brainseg.writers.report.MOST_PAGE_BYTES", 400_000)
+    noise(tmp_path / "overlay.png")
+    speckled = np.random.default_rng(0).random((20, 150, 150), np.float32)
+    write_sheet(tmp_path / "slices.webp", list(speckled))
+    write_mask(tmp_path / "mask.nii.gz", np.ones((150, 150, 20)), np.diag([-1.0, -1.0, 4.0, 1.0]))
+    files = (tmp_path / name for name in ("overlay.png", "slices.webp", "mask.nii.gz"))
+    overlay, slices, mask = files
+    rows = [CohortRow(f"p{k}", "done", float(k), k * 1000, 1, 0.9) for k in range(4)]
+    page = page_of(tmp_path, rows, cases={row.case: CaseDetail(overlay, slices=slices, mask=mask) for row in rows})
+    assert slices.stat().st_size > 200_000
+    assert len(page) < 450_000
+    assert page.count("of 20 slices, so that the page stays small.") == 4

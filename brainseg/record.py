@@ -1,0 +1,108 @@
+"""case.json: what a case was made from, what was written of it, and so whether it is done and as it was written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainseg.bundle import file_sha256
+from brainseg.case import Case, Spacing
+from brainseg.results import CohortRow
+
+RECORD, MASK = "case.json", "mask.nii.gz"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One case as it was written.
+
+    Attributes:
+        fingerprint: of inputs, settings and weights.
+        inputs: SHA-256 of every input file, by its path relative to the input.
+        notes: of the reader.
+        row: of cohort.csv.
+        shape, affine, spacing_mm: of the scan's grid, as in `Case`.
+        made: SHA-256 of mask.nii.gz as the network made it.
+        files: SHA-256 of every file as it was last written or measured.
+        truth_ml: the true volume, where it is known.
+    """
+
+    fingerprint: str
+    inputs: dict[str, str]
+    notes: tuple[str, ...]
+    row: CohortRow
+    shape: tuple[int, int, int]
+    affine: NDArray[np.float64]
+    spacing_mm: Spacing | None
+    made: str
+    files: dict[str, str]
+    truth_ml: float | None = None
+
+    def whole(self, folder: Path) -> bool:
+        """Whether no file is gone from `folder`, and the mask is the one that was measured."""
+        there = all((folder / name).is_file() for name in self.files)
+        return there and file_sha256(folder / MASK) == self.files[MASK]
+
+    def edited(self, folder: Path) -> bool:
+        """Whether the mask in `folder` is not the one that the network made."""
+        return (folder / MASK).is_file() and file_sha256(folder / MASK) != self.made
+
+
+def new_record(
+    folder: Path,
+    case: Case,
+    made_from: str,
+    inputs: dict[str, str],
+    notes: Sequence[str],
+    row: CohortRow,
+    truth_ml: float | None,
+) -> Record:
+    """The record of a case whose results lie in `folder`; the other arguments are the attributes of `Record`."""
+    files = hashes_of(folder)
+    grid = case.shape, case.affine, case.spacing_mm
+    return Record(made_from, inputs, tuple(notes), row, *grid, made=files[MASK], files=files, truth_ml=truth_ml)
+
+
+def hashes_of(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file directly in `folder` but the record itself."""
+    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    return {path.name: file_sha256(path) for path in files if path.name != RECORD}
+
+
+def write_record(folder: Path, record: Record) -> None:
+    """Says in `folder` that the case is done: written last, so that a case without it is done again."""
+    from brainseg.writers.tables import write_json
+
+    write_json(folder / RECORD, asdict(record))
+
+
+def read_record(folder: Path) -> Record | None:
+    """What `write_record` wrote; None where the case is not done, or was by a version that wrote less."""
+    try:
+        content: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        row = {**content["row"], "case": folder.name, "flags": tuple(content["row"]["flags"])}
+        x, y, z = (int(size) for size in content["shape"])
+        spacing_mm = content["spacing_mm"]
+        record = Record(
+            fingerprint=content["fingerprint"],
+            inputs=dict(content["inputs"]),
+            notes=tuple(str(note) for note in content["notes"]),
+            row=CohortRow(**row),
+            shape=(x, y, z),
+            affine=np.array(content["affine"], np.float64).reshape(4, 4),
+            spacing_mm=None
+            if spacing_mm is None
+            else (float(spacing_mm[0]), float(spacing_mm[1]), float(spacing_mm[2])),
+            made=content["made"],
+            files=dict(content["files"]),
+            truth_ml=content["truth_ml"],
+        )
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return None
+    return record if MASK in record.files else None
