@@ -16,6 +16,7 @@ from brainseg.protocols import BY_SLICE, PROTOCOLS, ten_of, volume_of_d
 from brainseg.scores import CaseScores, score_case
 from brainseg.statistics import LEVEL, RESAMPLES, Figure, global_dice, mean_figure, summarise
 from brainseg.study import Patient, find_patients
+from brainseg.study.segmentation import truth_cautions
 
 if TYPE_CHECKING:
     from brainseg.members import Member
@@ -124,6 +125,7 @@ def evaluate(
         if not patients:
             raise InputError(data, "no patient to score is there", "give the data that the others were scored on")
     refuse_unreadable(patients, data)
+    cautions = (*cautions, *truth_cautions(patients))
     subject = open_subject(
         patients, data, bundle=bundle, predictions=predictions, flair_alone=flair_alone, tta=tta, device=device
     )
