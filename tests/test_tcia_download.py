@@ -145,6 +145,17 @@ def test_answer_that_hangs_is_given_up(bucket: Bucket, tmp_path: Path) -> None:
     bucket.stall_s[first_key(bucket)] = 30
     fetched, _ = fetch(bucket, tmp_path, planned(bucket, 1), stalled_s=0.5)
     assert "nothing arrived from http://127.0.0.1" in str(fetched.failures[0])
+    bucket.stall_s.clear()
+    assert fetch(bucket, tmp_path, planned(bucket, 1))[0].complete == 1
+
+
+def test_file_that_a_killed_run_left_half_written_is_no_part_of_the_series(bucket: Bucket, tmp_path: Path) -> None:
+    one = planned(bucket, 1)
+    partial = (tmp_path / one.folder).with_name(f".part-{one.folder.name}")
+    partial.mkdir(parents=True)
+    (partial / "abc.dcm123456").write_bytes(b"half")
+    assert fetch(bucket, tmp_path, one)[0].complete == 1
+    assert len(list((tmp_path / one.folder).iterdir())) == SLICES
 
 
 def test_two_failures_in_a_row_end_it_and_the_rest_is_counted(bucket: Bucket, tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_flair_and_its_t1_are_planned_and_studies_without_flair_are_not() -> Non
         ("SEG", "1.2.1.300"),
     ]
     assert plan.size_bytes == 3 * 6_077_738 + 500_000
-    assert plan.series[0].folder.as_posix() == "GBM-2/2002-02-06_1.2.1/MR_1.2.1.7"
+    assert plan.series[0].folder.as_posix() == "GBM-2/2002-02-06-121/MR_1.2.1.7"
 
 
 def test_patients_come_in_natural_order_and_limit_counts_those_with_flair() -> None:

@@ -25,6 +25,7 @@ from brainseg.writers.atomic import PARTIAL_PREFIX, caused
 ENDPOINT = "https://s3.amazonaws.com"
 STALLED_S = 120.0  # without a single new byte
 RETRIES = 5
+SUFFIX = ".dcm"  # of every object; s5cmd writes to names that go on after it, and renames
 GIVE_UP = 2  # series in a row that failed: the network is gone, not one file
 SPARE_BYTES = 50_000_000
 AGAIN = "run the same command again, it goes on where it stopped"
@@ -92,7 +93,7 @@ def download(
 
 def complete(folder: Path, one: Planned) -> bool:
     """Whether `folder` holds all files of a series, by number and size."""
-    return _held(folder) == (one.listed.instances, one.listed.size_bytes)
+    return _held(folder, SUFFIX) == (one.listed.instances, one.listed.size_bytes)
 
 
 def s5cmd() -> Path:
@@ -103,8 +104,8 @@ def s5cmd() -> Path:
     """
     try:
         for file in distribution("s5cmd").files or ():
-            if file.parts[-2:-1] == ("bin",) and file.stem == "s5cmd" and (path := Path(str(file.locate()))).is_file():
-                return path
+            if file.parts[:-1] == ("s5cmd", "bin") and (path := Path(str(file.locate()))).is_file():
+                return path  # not the script of that name, which would outlive being killed
     except PackageNotFoundError:
         pass
     found = shutil.which("s5cmd")
@@ -124,9 +125,12 @@ def _fetch(program: Path, one: Planned, out: Path, endpoint: str, stalled_s: flo
         if target.is_dir() and not partial.exists():
             target.replace(partial)  # files were lost since: the rest is kept
         partial.mkdir(parents=True, exist_ok=True)
-    _copy(program, one.listed.url, partial, endpoint, stalled_s)
-    files, size = _held(partial)
-    if not complete(partial, one):
+    try:
+        _copy(program, one.listed.url, partial, endpoint, stalled_s)
+    finally:
+        _remove_temporaries(partial)
+    files, size = _held(partial, SUFFIX)
+    if (files, size) != (one.listed.instances, one.listed.size_bytes):
         cause = f"holds {files} files of {size} bytes; the index says {one.listed.instances} of {one.listed.size_bytes}"
         raise InputError(partial, cause, "remove this folder and run again; if it comes back, update idc-index")
     with _disk(target):
@@ -179,10 +183,18 @@ def _failure(said: str, folder: Path) -> BrainsegError:
     return InputError(folder.parent, f"the download stopped ({words})", AGAIN)
 
 
-def _held(folder: Path) -> tuple[int, int]:
-    """Number and bytes of the files in `folder`; none where it is not there."""
+def _remove_temporaries(folder: Path) -> None:
+    """Removes what an s5cmd that was killed, now or in an earlier run, left beside the instances."""
+    with _disk(folder):
+        for file in list(folder.iterdir()):
+            if not file.name.endswith(SUFFIX):
+                file.unlink(missing_ok=True)
+
+
+def _held(folder: Path, suffix: str = "") -> tuple[int, int]:
+    """Number and bytes of the files in `folder` with this suffix; none where it is not there."""
     try:
-        sizes = [file.stat().st_size for file in folder.iterdir() if file.is_file()]
+        sizes = [file.stat().st_size for file in folder.iterdir() if file.name.endswith(suffix)]
     except OSError:  # not there, or a file that s5cmd has just renamed
         return 0, 0
     return len(sizes), sum(sizes)

@@ -35,9 +35,9 @@ class Planned:
 
     @property
     def folder(self) -> PurePath:
-        """Where it goes under the output folder: patient, study, series."""
+        """Where it goes under the output folder: patient, study (its date and the end of its UID), series."""
         one = self.listed
-        study = f"{one.study_date}_{one.study}" if one.study_date else one.study
+        study = f"{one.study_date or 'undated'}-{one.study.replace('.', '')[-6:]}"
         return PurePath(safe_name(one.patient), study, f"{safe_name(one.modality)}_{one.series}")
 
 
