@@ -250,7 +250,7 @@ def test_evaluate_scores_predictions_against_the_seg_and_says_who_drew_it(
     out, err = capsys.readouterr()
     assert (code, err) == (0, "")
     assert "| Dice | 0.800 |" in out
-    assert "Caution: an algorithm drew 1 of the 1 masks, so the figures say how alike two networks are." in out
+    assert "Caution: an algorithm drew 1 of the 1 masks, and against those the figures say how alike" in out
 
 
 def test_sagittal_flair_with_its_seg_keeps_its_voxels(tmp_path: Path) -> None:

@@ -135,9 +135,8 @@ def truth_cautions(patients: Sequence[Patient]) -> tuple[str, ...]:
     automatic = sum(read_seg_header(file).drawn == "by an algorithm" for file in segs)
     if not automatic:
         return ()
-    return (
-        f"an algorithm drew {automatic} of the {len(patients)} masks, so the figures say how alike two networks are",
-    )
+    drew = f"an algorithm drew {automatic} of the {len(patients)} masks"
+    return (f"{drew}, and against those the figures say how alike it and what is scored are",)
 
 
 def _frame_of(file: Path) -> str:
