@@ -17,6 +17,7 @@ from brainseg.scores import CaseScores, score_case
 from brainseg.slice_split import EACH_COUNTS
 from brainseg.statistics import LEVEL, RESAMPLES, Figure, global_dice, mean_figure, summarise
 from brainseg.study import Patient, find_patients
+from brainseg.study.segmentation import truth_cautions
 
 if TYPE_CHECKING:
     from brainseg.members import Member
@@ -128,7 +129,7 @@ def evaluate(
         if not patients:
             raise InputError(data, "no patient to score is there", "give the data that the others were scored on")
     refuse_unreadable(patients, data)
-    cautions += cautions_of_slices(patients)
+    cautions = (*cautions, *cautions_of_slices(patients), *truth_cautions(patients))
     subject = open_subject(
         patients, data, bundle=bundle, predictions=predictions, flair_alone=flair_alone, tta=tta, device=device
     )

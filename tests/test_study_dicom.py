@@ -58,6 +58,33 @@ def test_folder_of_patients_gives_one_a_folder_and_one_a_study(tmp_path: Path) -
     assert [p.path.relative_to(root).as_posix() for p in patients] == ["P1", "P2/2001", "P2/2002"]
 
 
+@pytest.mark.parametrize(
+    ("study", "flair", "t1"),
+    [
+        ("11-13-2001-NA-BRAIN-48890", "7.000000-t2Flairaxial-17693", "3.000000-t1 axial-06410"),
+        ("1.3.6.1.4.1.14519.5.2.1.48890", "1.3.6.1.4.1.14519.5.2.1.17693", "1.3.6.1.4.1.14519.5.2.1.06410"),
+    ],
+)
+def test_download_of_the_nbia_data_retriever_is_read_as_it_lies(
+    tmp_path: Path, study: str, flair: str, t1: str
+) -> None:
+    manifest = tmp_path / "manifest-1700000000000"
+    for number in (1, 2):
+        root = manifest / "UPENN-GBM" / f"GBM-0000{number}" / study
+        common: dict[str, Any] = {"StudyInstanceUID": generate_uid(), "PatientID": f"GBM-0000{number}"}
+        write(root / flair, series(SeriesDescription="t2_Flair_axial", SeriesNumber=7, **common))
+        own = series(SeriesDescription="t1 axial", SeriesNumber=3, InversionTime=None, EchoTime=9, **common)
+        write(root / t1, own)
+        touch(root / flair, "LICENSE")
+    touch(manifest, "metadata.csv", "UPENN-GBM/LICENSE")
+    for given in (tmp_path, manifest, manifest / "UPENN-GBM"):
+        patients = find_patients(given)
+        assert names(patients) == ["GBM-00001", "GBM-00002"]
+        assert [(p.flair.description, p.pre and p.pre.description, p.skipped) for p in patients] == [
+            ("t2_Flair_axial", "t1 axial", 1)
+        ] * 2
+
+
 def test_two_studies_in_one_flat_folder_are_two_sessions(tmp_path: Path) -> None:
     for number in (1, 2):
         for i, path in enumerate(write(tmp_path / f"tmp{number}", series())):

@@ -1,17 +1,18 @@
-"""`brainseg data`: look at a data set, split it by patient, make a synthetic patient."""
+"""`brainseg data`: look at a data set, split it by patient, make a synthetic patient, fetch a public collection."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
 
-from brainseg.cli.options import any_path, existing_path, given, out_option, warn_of_slices_alone
+from brainseg.cli.options import any_path, existing_path, given, out_option, verbosity, warn_of_slices_alone
 
 
 @click.group()
 def data() -> None:
-    """Look at a data set, split it by patient, make a synthetic patient."""
+    """Look at a data set, split it by patient, make a synthetic patient, fetch a public collection."""
 
 
 @data.command()
@@ -130,3 +131,53 @@ def phantom(out: Path, formats: str, seed: int) -> None:
         writers[word](made, out / word)
         click.echo(f"{out / word}")
     click.echo(f"true volume {made.volume_ml:.1f} mL in {len(made.lesions)} lesions")
+
+
+@data.command()
+@click.argument("collection")
+@out_option
+@click.option("--patient", "patients", multiple=True, metavar="ID", help="Only this PatientID; may be given again.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="No more than the first N patients.")
+@click.option("--with-seg", is_flag=True, help="Their published DICOM SEGs too, as ground truth for `evaluate`.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be fetched; needs no network.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask before the download.")
+@verbosity
+@click.pass_context
+def fetch(
+    context: click.Context,
+    collection: str,
+    out: Path,
+    patients: tuple[str, ...],
+    limit: int | None,
+    with_seg: bool,
+    dry_run: bool,
+    yes: bool,
+    quiet: bool,
+) -> None:
+    """Fetch the FLAIR, and the T1 that goes with it, of a public TCIA COLLECTION (say, upenn_gbm) from IDC.
+
+    Says first what it is, how large, and under which licence, and asks. What is there already is not fetched again.
+    """
+    from brainseg.cli.progress import progress
+    from brainseg.tcia.download import download
+    from brainseg.tcia.index import read_index, read_sources
+    from brainseg.tcia.plan import plan_of, summary, write_terms
+
+    name, series = read_index(collection)
+    plan = plan_of(name, series, patients=patients, limit=limit, with_seg=with_seg)
+    sources = read_sources(name, {one.listed.doi for one in plan.series})
+    click.echo(summary(plan, sources))
+    if dry_run:
+        return
+    if not yes:
+        if not sys.stdin.isatty():
+            raise click.UsageError("nobody is there to be asked; give --yes to accept the licence and fetch")
+        click.confirm(f"Fetch into {out} under this licence?", abort=True)
+    write_terms(out, plan, sources)
+    with progress("fetch", len(plan.series), quiet=quiet) as advance:
+        fetched = download(plan.series, out, advance)
+    for failure in fetched.failures:
+        click.echo(f"error: {failure}", err=True)
+    if fetched.failures:
+        context.exit(4 if fetched.complete else 3)
+    click.echo(f"{out}: {fetched.complete} series; brainseg data check {out}")

@@ -5,6 +5,7 @@ tiff.py          TIFF slices, three channels or one
 pictures.py      PNG, JPEG and MATLAB slices
 nifti.py         NIfTI-1 and NIfTI-2
 dicom.py         a DICOM series; stack.py is the grid of its slices
+dicom_seg.py     a DICOM SEG of the tumour, as ground truth
 itk_formats.py   MetaImage and NRRD
 grid.py          the T1 on the grid of the FLAIR
 checks.py        what all of them refuse
@@ -136,6 +137,8 @@ def read_patient(
 def read_ground_truth(patient: Patient) -> NDArray[np.uint8] | None:
     """The mask that lies beside a patient's FLAIR, uint8 0/1 (X, Y, Z) on its grid; None where there is none.
 
+    A DICOM SEG in the FLAIR's frame of reference may lie on another grid: it is brought over by nearest neighbour.
+
     Raises:
         InputError: if it cannot be read, or is not on the grid of the FLAIR (within 0.001 mm).
         MachineError: if it may not be read.
@@ -151,6 +154,10 @@ def read_ground_truth(patient: Patient) -> NDArray[np.uint8] | None:
             cause = f"masks are {_sizes(mask.shape)} and images {_sizes(shape)}"
             raise InputError(patient.path, cause, "give one mask an image, of its size")
         return mask
+    if patient.flair.layout == "dicom":
+        from brainseg.readers.dicom_seg import read_dicom_seg
+
+        return read_dicom_seg(patient.masks[0], _grid(patient.flair))
     from brainseg.readers.grid import same_grid
 
     read, grid = _mask_reader(patient.masks[0])

@@ -7,6 +7,7 @@ matlab.py    the figshare set's own MATLAB files, one a slice, grouped by patien
 volumes.py   NIfTI, MHA and NRRD, told apart by file name
 headers.py   DICOM headers, read once and without pixels
 choice.py    which DICOM series is the FLAIR, by its words and by its physics
+segmentation.py   which DICOM SEG of a study is the ground truth
 dicom.py     DICOM files to studies
 search.py    find_patients: all of the above
 """

@@ -17,6 +17,7 @@ from brainseg.study.choice import Candidate, choose, listed
 from brainseg.study.headers import Header
 from brainseg.study.names import Found
 from brainseg.study.patient import Patient, Series
+from brainseg.study.segmentation import SOP_CLASSES, choose_truth
 from brainseg.study.walk import Folder
 
 CHOOSE = "choose one with --series UID"
@@ -145,7 +146,8 @@ def _patient(root: Path, scan: _Scan, study: _Study, top: tuple[str, ...], serie
     path = root.joinpath(*top)
 
     used = {index for index in (choice.flair, choice.pre, choice.post) if index is not None}
-    rest = sum(len(item.files) for i, item in enumerate(gathered) if i not in used)
+    truth, said = _truth(gathered, gathered[choice.flair]) if choice.certain else (None, "")
+    rest = sum(len(item.files) for i, item in enumerate(gathered) if i not in used) - (truth is not None)
     junk = sum(count for parts, count in scan.skipped.items() if parts[: len(top)] == top)
     broken = [file for parts in gathered[choice.flair].folders for file in scan.broken.get(parts, ())]
     problem: InputError | None = None
@@ -164,11 +166,21 @@ def _patient(root: Path, scan: _Scan, study: _Study, top: tuple[str, ...], serie
         _series(gathered[choice.flair]),
         pre=None if choice.pre is None else _series(gathered[choice.pre]),
         post=None if choice.post is None else _series(gathered[choice.post]),
-        why=choice.why,
+        masks=() if truth is None else (truth,),
+        why=f"{choice.why}; {said}" if said else choice.why,
         certain=choice.certain,
         skipped=rest + junk,
         problem=problem,
     )
+
+
+def _truth(gathered: Sequence[_Gathered], flair: _Gathered) -> tuple[Path | None, str]:
+    """The DICOM SEG that is the ground truth of the FLAIR, and what there is to say of the SEGs of its study."""
+    files = [file for item in gathered if item.header.sop_class in SOP_CLASSES for file in item.files]
+    if not files:
+        return None, ""
+    seg, said = choose_truth(files, flair.files[0], flair.header.series_uid)
+    return (None if seg is None else seg.file), said
 
 
 def _two_patients(path: Path) -> InputError:

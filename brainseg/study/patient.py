@@ -35,8 +35,8 @@ class Patient:
         path: the folder or file that the user would recognise.
         flair: the FLAIR; for colour TIFF it holds all three channels.
         pre, post: pre- and post-contrast T1 where found.
-        masks: ground truth that lies beside the scan: one file a slice, one for a volume, or none (a
-            MATLAB file is its own mask).
+        masks: ground truth that lies beside the scan: one file a slice, one for a volume, a DICOM SEG of the same study
+            for DICOM, or none (a MATLAB file is its own mask).
         why: one sentence that says how the FLAIR was recognised.
         certain: False where the format cannot say that it is a FLAIR (NIfTI, TIFF).
         skipped: files under `path` that are not images of this patient (junk, localisers, other series), counted.

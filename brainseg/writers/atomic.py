@@ -54,7 +54,13 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         if error.errno not in _CAUSES:
             raise
-        raise MachineError(path, *_CAUSES[error.errno]) from error
+        raise MachineError(path, *caused(error.errno)) from error
+
+
+def caused(number: int | None) -> tuple[str, str]:
+    """Cause and remedy of an OSError with this errno."""
+    unknown = (os.strerror(number or 0), "check the disk, or choose another output folder")
+    return _CAUSES.get(number or 0, unknown)
 
 
 def remove_partials(folder: Path) -> int:

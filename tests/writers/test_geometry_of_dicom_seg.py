@@ -15,12 +15,12 @@ import pydicom
 import pytest
 from dicom_files import edited, oblique_phantom, series, write
 from pydicom.uid import generate_uid
+from strict_seg import read_dicom_seg
 
 from brainseg.case import Case, Segmentation
 from brainseg.errors import InputError
 from brainseg.phantom import write_phantom_dicom
 from brainseg.readers import read_case
-from brainseg.readers.dicom_seg import read_dicom_seg
 from brainseg.writers.dicom_seg import write_dicom_seg
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])

@@ -19,12 +19,12 @@ from command import brainseg, open_bundles_with
 from dicom_files import oblique_phantom, series, voxels, write
 from pydicom.dataset import Dataset
 from pydicom.uid import MRImageStorage
+from strict_seg import read_dicom_seg
 
 from brainseg.case import Case, Segmentation
 from brainseg.errors import InputError
 from brainseg.phantom import make_phantom, write_phantom_dicom, write_phantom_nifti
 from brainseg.readers import read_case
-from brainseg.readers.dicom_seg import read_dicom_seg
 from brainseg.study import find_patients
 from brainseg.writers.dicom_seg import write_dicom_seg
 from brainseg.writers.formats import write_formats
