@@ -4,6 +4,7 @@ volume.py        what a reader of volumes gives
 tiff.py          slices, three channels or one
 nifti.py         NIfTI-1 and NIfTI-2
 dicom.py         a DICOM series; stack.py is the grid of its slices
+dicom_seg.py     a DICOM SEG on the grid of a DICOM case
 itk_formats.py   MetaImage and NRRD
 grid.py          the T1 on the grid of the FLAIR
 checks.py        what all of them refuse
