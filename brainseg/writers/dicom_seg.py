@@ -11,7 +11,7 @@ without the lesion are left out. A slice that was interpolated across a gap has 
 to refer to; highdicom then leaves out the reference of each frame to its slice, and the series' remains.
 
 Identity. The tags that PS3.3 wants of a patient and a study (type 1 and 2) are copied as they are, and nothing else:
-what is not in `_IDENTITY` or `_IMAGE` is never read. Equal input, mask and weights give identical bytes: UIDs come
+what is not listed below is never read. Equal input, mask and weights give identical bytes: UIDs come
 from a hash, the time of content is that of the study, and times of creation are left out.
 """
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 LABEL = "FLAIR abnormality"
 SERIES_DESCRIPTION = f"{LABEL}, brainseg, research use only"
-SERIES_OFFSET = 1000  # added to the number of the source series
+SERIES_OFFSET, MOST_SERIES = 1000, 10**9  # added to the number of the source series, as far as that is one
 UNDATED = date(1900, 1, 1)
 
 _IDENTITY = [  # Patient (C.7.1.1), General Study (C.7.2.1)
@@ -57,16 +57,15 @@ _IMAGE = [
     *_ONE,
     "SOPClassUID",
     "SOPInstanceUID",
-    "SeriesNumber",
     "PositionReferenceIndicator",
     "ImagePositionPatient",
     "ImageOrientationPatient",
     "PixelSpacing",
-    "SliceThickness",
     "LossyImageCompression",
     "LossyImageCompressionRatio",
     "LossyImageCompressionMethod",
 ]
+_NUMBERS = ["SeriesNumber", "SliceThickness"]  # which may be missing or malformed
 
 
 def write_dicom_seg(path: Path, case: Case, segmentation: Segmentation, *, per_lesion: bool = False) -> None:
@@ -107,8 +106,6 @@ def _segmentation(
     from highdicom.seg import SegmentationTypeValues
     from pydicom.uid import ExplicitVRLittleEndian
 
-    from brainseg.study.headers import number
-
     segments = max(int(labels.max()), 1)
     frames = np.ascontiguousarray(labels.transpose(2, 1, 0)).astype(np.uint16 if segments > 255 else np.uint8)
     parameters = {
@@ -129,7 +126,7 @@ def _segmentation(
         omit_empty_frames=segments > 1,
         series_instance_uid=_uid(origin, "series"),
         sop_instance_uid=_uid(origin, "instance"),
-        series_number=max(int(number(sources[0], "SeriesNumber") or 0), 0) + SERIES_OFFSET,
+        series_number=sources[0].SeriesNumber + SERIES_OFFSET,
         instance_number=1,
         series_description=SERIES_DESCRIPTION,
         content_label="FLAIR_ABNORMAL",
@@ -191,25 +188,27 @@ def _sources(case: Case) -> tuple[list[Dataset], Dataset]:
     """
     from pydicom.valuerep import format_number_as_ds
 
-    from brainseg.study.headers import dataset
+    from brainseg.study.headers import dataset, number
 
     read = []
     for file in case.files:
         try:
-            read.append(dataset(file, [*_IDENTITY, *_IMAGE]))
+            read.append(dataset(file, [*_IDENTITY, *_IMAGE, *_NUMBERS]))
         except ValueError as error:
             raise InputError(file, f"is not a DICOM file that can be read ({error})", "give the series again") from None
     _refuse_unfit(case, read)
     identity = _picked(read[0], _IDENTITY)
     sources = [_picked(ds, _IMAGE) for ds in read]
     columns, rows, _ = case.shape
-    for source in sources:
-        source.Rows, source.Columns, source.Modality = rows, columns, "MR"
+    spacing_mm = float(np.linalg.norm(case.affine[:3, 2]))
+    for source, ds in zip(sources, read, strict=True):
+        source.Rows, source.Columns = rows, columns
         source.ImageOrientationPatient = sources[0].ImageOrientationPatient
         source.PixelSpacing = sources[0].PixelSpacing
-        if not source.get("SliceThickness"):
-            source.SliceThickness = format_number_as_ds(_spacing_mm(case))
-        source.SpacingBetweenSlices = format_number_as_ds(_spacing_mm(case))
+        thickness_mm = number(ds, "SliceThickness") or 0
+        source.SliceThickness = format_number_as_ds(thickness_mm if thickness_mm > 0 else spacing_mm)
+        source.SpacingBetweenSlices = format_number_as_ds(spacing_mm)
+        source.SeriesNumber = int(min(max(number(ds, "SeriesNumber") or 0, 0), MOST_SERIES))
         for keyword in _IDENTITY[1:]:  # highdicom wants them, and would log a name it dislikes
             setattr(source, keyword, None)
     return sources, identity
@@ -226,8 +225,9 @@ def _refuse_unfit(case: Case, read: list[Dataset]) -> None:
             what = "no" if values == {""} else "more than one"
             raise InputError(case.name, f"its series has {what} {keyword}, which a SEG needs", "export it again")
     for ds in read:
-        if not text(ds, "SOPInstanceUID") or not text(ds, "SOPClassUID") or UID(text(ds, "SOPClassUID")).is_private:
-            raise InputError(case.name, "its series has an instance without a standard identity", "export it again")
+        if not text(ds, "SOPInstanceUID") or UID(text(ds, "SOPClassUID")).type != "SOP Class":
+            cause = "its series has an instance without a UID, or of a class that DICOM does not know"
+            raise InputError(case.name, cause, "export it again")
 
 
 def _picked(ds: Dataset, keywords: list[str]) -> Dataset:
@@ -239,10 +239,6 @@ def _picked(ds: Dataset, keywords: list[str]) -> Dataset:
         if keyword in ds:
             picked[keyword] = ds[keyword]
     return picked
-
-
-def _spacing_mm(case: Case) -> float:
-    return float(np.linalg.norm(case.affine[:3, 2]))
 
 
 def _plane_positions(case: Case) -> list[Any]:

@@ -9,8 +9,10 @@ import numpy as np
 import pydicom
 import pytest
 from dicom_files import itk_image
+from seg_judges import JUDGES, errors_of, marker, needs_dciodvfy, written
 
 from brainseg.errors import NotFlairError
+from brainseg.readers import read_patient
 from brainseg.readers.archive import opened
 from brainseg.readers.dicom import read_dicom
 from brainseg.study import Patient, find_patients
@@ -69,3 +71,21 @@ def test_itk_agrees_on_geometry_and_voxels(patient: Patient) -> None:
         voxel = np.append(np.array(corner) * (np.array(volume.array.shape) - 1), 1)
         assert np.linalg.norm((LPS @ theirs @ voxel - volume.affine @ voxel)[:3]) < 1e-3
     np.testing.assert_array_equal(np.asarray(image).transpose(2, 1, 0), volume.array)
+
+
+def test_a_seg_of_it_is_read_back_voxel_for_voxel_by_every_judge(patient: Patient, tmp_path: Path) -> None:
+    case = read_patient(patient, force=True)
+    mask = marker(case.shape)
+    mask[100:130, 200:220, 20:24] = 1
+    written(case, tmp_path / "seg.dcm", mask)
+    for judge in JUDGES:
+        np.testing.assert_array_equal(judge(tmp_path / "seg.dcm", case), mask, err_msg=judge.__name__)
+
+
+@needs_dciodvfy
+def test_a_seg_of_it_has_no_error_although_its_source_has(patient: Patient, tmp_path: Path) -> None:
+    case = read_patient(patient, force=True)
+    for name, per_lesion in (("one", False), ("lesions", True)):
+        written(case, tmp_path / f"{name}.dcm", per_lesion=per_lesion)
+        assert errors_of(tmp_path / f"{name}.dcm") == set()
+    assert len(errors_of(case.files[0])) > 0

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from command import brainseg, open_bundles_with
 from dicom_files import oblique_phantom, series, voxels, write
 from pydicom.dataset import Dataset
 from pydicom.uid import MRImageStorage
+from seg_judges import errors_of, needs_dciodvfy
 from strict_seg import read_dicom_seg
 
 from brainseg.case import Case, Segmentation
@@ -261,6 +260,35 @@ def test_a_series_without_frame_of_reference_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "seg.dcm").exists()
 
 
+def test_an_instance_of_a_private_class_is_refused(tmp_path: Path) -> None:
+    case = case_of(tmp_path / "in", SOPClassUID="1.3.46.670589.11.0.0.12.1")
+    with pytest.raises(InputError, match="its series has an instance without a UID, or of a class that DICOM does not"):
+        write_dicom_seg(tmp_path / "seg.dcm", case, result_of(case))
+
+
+@pytest.mark.parametrize("thickness", [None, "", "thick", "-3"])
+def test_numbers_that_are_missing_or_malformed_do_no_harm(tmp_path: Path, thickness: str | None) -> None:
+    with pydicom.config.disable_value_validation():
+        paths = write(tmp_path / "in", series())
+        for path in paths:
+            data = path.read_bytes()  # 0018,0050 and 0020,0011
+            for tag, value in ((b"\x18\x00\x50\x00DS", thickness), (b"\x20\x00\x11\x00IS", "many")):
+                at = data.index(tag)
+                end = at + 8 + int.from_bytes(data[at + 6 : at + 8], "little")
+                new = b"" if value is None else tag + len(padded := padding(value)).to_bytes(2, "little") + padded
+                data = data[:at] + new + data[end:]
+            path.write_bytes(data)
+        case = read_case(tmp_path / "in")
+        seg = seg_of(case, tmp_path / "seg.dcm")
+    assert seg.SeriesNumber == 1000
+    measures = seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    assert (measures.SliceThickness, measures.SpacingBetweenSlices) == (pytest.approx(3.0), pytest.approx(3.0))
+
+
+def padding(value: str) -> bytes:
+    return value.encode() + b" " * (len(value) % 2)
+
+
 def test_files_that_are_gone_are_named(tmp_path: Path) -> None:
     case = case_of(tmp_path / "in")
     case.files[0].unlink()
@@ -274,7 +302,7 @@ def test_a_case_that_is_not_dicom_is_a_mistake_of_the_caller(tmp_path: Path) -> 
         write_dicom_seg(tmp_path / "seg.dcm", case, result_of(case))
 
 
-@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dciodvfy (Debian's dicom3tools) is not installed")
+@needs_dciodvfy
 @pytest.mark.parametrize("axes", ["LPS", "PIL", "LIP"])
 @pytest.mark.parametrize("options", [{}, {"per_lesion": True}, {"mask": 0}], ids=["one", "per lesion", "empty"])
 def test_dciodvfy_finds_no_error_that_the_source_did_not_have(
@@ -285,13 +313,6 @@ def test_dciodvfy_finds_no_error_that_the_source_did_not_have(
     mask = two_lesions(case.shape) * np.uint8(options.pop("mask", 1))
     seg_of(case, tmp_path / "seg.dcm", mask, **options)
     assert errors_of(tmp_path / "seg.dcm") <= errors_of(case.files[0])
-
-
-def errors_of(path: Path) -> set[str]:
-    said = subprocess.run(["dciodvfy", str(path)], capture_output=True, text=True, check=False)
-    lines = (said.stdout + said.stderr).splitlines()
-    assert any(line.strip() in ("Segmentation", "MRImage") for line in lines)
-    return {line for line in lines if line.startswith("Error")}
 
 
 class Bright(torch.nn.Module):
