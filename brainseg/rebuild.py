@@ -135,5 +135,5 @@ def _write_nameless(
                 picture.write_bytes(content)
             overlay = picture if content is not None else None
             cases[name] = replace(details[row.case], overlay=overlay, notes=())
-        told = {key: run[key] for key in TOLD if key in run}
+        told = {"scans": "numbered in the order of cohort.csv"} | {key: run[key] for key in TOLD if key in run}
         write_report(out / NAMELESS, shown, [], told, cases, flag_words=FLAGS)

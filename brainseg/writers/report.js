@@ -23,7 +23,7 @@ for (const button of document.querySelectorAll("table.sortable thead button")) {
   });
 }
 
-// One slice of a scan at a time, drawn when it comes into view.
+// One slice of a scan at a time, drawn while it is near the window.
 const viewers = new Map();
 class Viewer {
   constructor(figure) {
@@ -44,12 +44,19 @@ class Viewer {
     this.say();
     figure.hidden = false;
     new ResizeObserver(() => this.draw()).observe(this.canvas);
-    new IntersectionObserver((seen, observer) => {
-      if (!seen.some((one) => one.isIntersecting)) return;
-      observer.disconnect();
-      this.picture.src = figure.dataset.picture;
-      this.picture.decode().then(() => this.draw(), () => {});
+    new IntersectionObserver((seen) => {
+      if (seen.at(-1).isIntersecting) this.open(figure.dataset.picture);
+      else this.shut();
     }, { rootMargin: "50%" }).observe(figure);
+  }
+  open(picture) {
+    this.picture.src = picture;
+    this.picture.decode().then(() => this.draw(), () => {});
+  }
+  // Hundreds of scans would not fit in memory.
+  shut() {
+    this.picture.removeAttribute("src");
+    this.canvas.width = this.canvas.height = 0;
   }
   get place() { return Number(this.range.value); }
   step(by) { this.show(this.place + by); }
