@@ -151,7 +151,7 @@ def _write_case(
         volume_voxels=int(result.mask.sum()),
         lesions=len(lesions),
         confidence=round(confidence, 4),
-        flags=flags_of(case, result, confidence, certain=job.patient.certain, left_out=bool(left_out)),
+        flags=flags_of(case, result, lesions, confidence, certain=job.patient.certain, left_out=bool(left_out)),
         seconds=0.0,
         input=job.shown,
         error="",

@@ -31,7 +31,7 @@ def result_html(visit: Visit) -> str:
         confidence=confidence,
         lesions=lesions[:MOST_LESIONS],
         count=len(lesions),
-        flags=[FLAGS[flag] for flag in flags_of(case, result, confidence, certain=patient.certain)],
+        flags=[FLAGS[flag] for flag in flags_of(case, result, lesions, confidence, certain=patient.certain)],
         notes=[note for note in (*case.notes, patient.why) if note],
         result=result,
     )
