@@ -14,6 +14,7 @@ from brainseg.cli.compare import compare
 from brainseg.cli.data import data
 from brainseg.cli.demo import demo
 from brainseg.cli.evaluate import evaluate
+from brainseg.cli.follow import follow
 from brainseg.cli.segment import segment
 from brainseg.cli.train import train
 from brainseg.errors import BrainsegError, MachineError
@@ -28,7 +29,7 @@ def cli() -> None:
     """Measure FLAIR abnormality (lower-grade glioma) in brain MRI. Research use only; never a diagnosis."""
 
 
-for command in (demo, segment, train, evaluate, compare, data, bundle):
+for command in (demo, segment, train, evaluate, compare, follow, data, bundle):
     cli.add_command(command)
 
 
