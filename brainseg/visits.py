@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from brainseg.study.names import safe_name, unique
 from brainseg.study.session import Session, session_of
 
 MASK = "mask.nii.gz"
+MOST_PARTS = 3  # of a path in a name
 SUFFIXES = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd", ".zip", ".dcm")
 
 
@@ -71,13 +73,13 @@ def open_visits(inputs: Sequence[Path], options: Options, stack: ExitStack, *, s
 
 
 def visit_names(inputs: Sequence[Path]) -> list[str]:
-    """Names for the visits: the last folder or file name, with as many above it as tell them apart; safe as names."""
+    """Names for the visits, safe as file names: the last of each path, and folders above it only to tell two apart."""
     parts = [path.resolve().parts[1:] for path in inputs]
-    names: list[str] = []
-    for take in range(1, max(map(len, parts), default=0) + 1):
-        names = [safe_name(_bare("_".join(part[-take:]))) for part in parts]
-        if len({name.casefold() for name in names}) == len(names):
-            break
+    takes = [1] * len(parts)
+    for _ in range(MOST_PARTS):
+        names = [safe_name(_bare("_".join(part[-take:]))) for part, take in zip(parts, takes, strict=True)]
+        count = Counter(name.casefold() for name in names)
+        takes = [take + (count[name.casefold()] > 1) for name, take in zip(names, takes, strict=True)]
     return unique(names)
 
 

@@ -38,8 +38,8 @@ def session_of(series: Series) -> Session:
 
 
 def _date(text: str) -> date | None:
-    """A DA value (PS3.5 6.2), YYYYMMDD, or YYYY.MM.DD as before 1993."""
+    """A DA value (PS3.5 6.2), YYYYMMDD; None for anything else."""
     try:
-        return datetime.strptime(text.replace(".", ""), "%Y%m%d").date()
+        return datetime.strptime(text, "%Y%m%d").date() if len(text) == 8 else None
     except ValueError:
         return None
