@@ -15,6 +15,7 @@ from brainseg.cli.compare import compare
 from brainseg.cli.data import data
 from brainseg.cli.demo import demo
 from brainseg.cli.evaluate import evaluate
+from brainseg.cli.follow import follow
 from brainseg.cli.report import report
 from brainseg.cli.saliency import saliency
 from brainseg.cli.segment import segment
@@ -31,7 +32,7 @@ def cli() -> None:
     """Measure FLAIR abnormality (lower-grade glioma) in brain MRI. Research use only; never a diagnosis."""
 
 
-for command in (demo, segment, report, app, train, evaluate, compare, saliency, data, bundle):
+for command in (demo, segment, report, follow, app, train, evaluate, compare, saliency, data, bundle):
     cli.add_command(command)
 
 

@@ -91,27 +91,31 @@ def write_phantom_nifti(phantom: Phantom, folder: Path, name: str = "phantom") -
     return patient
 
 
-def write_phantom_dicom(phantom: Phantom, folder: Path, name: str = "phantom", *, descending: bool = False) -> Path:
+def write_phantom_dicom(
+    phantom: Phantom, folder: Path, name: str = "phantom", *, descending: bool = False, date: str = DATE
+) -> Path:
     """Write three MR series, one study, in `folder/name/{FLAIR,T1_PRE,T1_POST}`; gives `folder/name`.
 
     The same phantom gets the same UIDs. Rows of a slice run along X, its columns along Y.
 
     Args:
         descending: number the slices, and name the files, from the last along Z to the first, as many scanners do.
+        date: of the study, YYYYMMDD; another makes another study of the same patient.
     """
     patient = Path(folder) / name
     digest = hashlib.sha256(phantom.image.tobytes() + phantom.affine.tobytes()).hexdigest()
+    digest += "" if date == DATE else date
     depth = phantom.mask.shape[2]
     for channel, sequence in enumerate(_SEQUENCES):
         (patient / sequence.folder).mkdir(parents=True, exist_ok=True)
         for place in range(depth):
             z = depth - 1 - place if descending else place
-            ds = _instance(phantom, digest, channel, z, place + 1)
+            ds = _instance(phantom, digest, channel, z, place + 1, date)
             ds.save_as(patient / sequence.folder / f"{place + 1:04d}.dcm", enforce_file_format=True)
     return patient
 
 
-def _instance(phantom: Phantom, digest: str, channel: int, z: int, number: int) -> FileDataset:
+def _instance(phantom: Phantom, digest: str, channel: int, z: int, number: int, date: str) -> FileDataset:
     """One slice as an MR Image (PS3.3 A.4.3)."""
     sequence = _SEQUENCES[channel]
     series = [digest, CHANNELS[channel]]
@@ -134,7 +138,7 @@ def _instance(phantom: Phantom, digest: str, channel: int, z: int, number: int) 
     ds.StudyID, ds.AccessionNumber, ds.ReferringPhysicianName = "1", "", ""
     ds.StudyDescription, ds.SeriesDescription = "Synthetic head", sequence.description
     ds.SeriesNumber, ds.InstanceNumber = sequence.number, number
-    ds.StudyDate = ds.SeriesDate = ds.AcquisitionDate = ds.ContentDate = DATE
+    ds.StudyDate = ds.SeriesDate = ds.AcquisitionDate = ds.ContentDate = date
     ds.StudyTime = "120000"
     ds.SeriesTime = ds.AcquisitionTime = ds.ContentTime = f"12{5 * sequence.number:02d}00"
 

@@ -1,4 +1,4 @@
-"""Charts: patients as dots and boxes, curves of trainings, ROC curves; figures without pyplot."""
+"""Charts: patients as dots and boxes, curves of trainings, ROC curves, volumes over time; figures without pyplot."""
 
 from __future__ import annotations
 
@@ -97,6 +97,33 @@ def _told(one: Summary) -> str:
     if math.isnan(one.value):
         return f"not defined: {one.note}"
     return f"{one.value:.3f} ({one.low:.3f} to {one.high:.3f})"
+
+
+def volume_figure(
+    places: Sequence[float], volumes: Sequence[float], intervals: Sequence[Sequence[tuple[float, float]]], across: str
+) -> Figure:
+    """Volumes in mL over time, with bars of the true volumes that each may come from.
+
+    Args:
+        places: of the visits along the horizontal axis.
+        volumes: of the visits, mL.
+        intervals: for each visit the bars (lowest, highest), the thickest first.
+        across: what the horizontal axis is.
+    """
+    figure = _figure(2 * PANEL, 0.8 * PANEL)
+    axes = figure.add_subplot()
+    for place, bars in zip(places, intervals, strict=True):
+        for (low, high), width in zip(bars, (5.0, 1.2), strict=True):
+            axes.plot([place, place], [low, high], color=_colour(0), alpha=0.35, linewidth=width)
+    axes.plot(places, volumes, color=_colour(0), linewidth=1.2, marker="o", markersize=6)
+    for place, volume in zip(places, volumes, strict=True):
+        axes.annotate(f"{volume:.1f}", (place, volume), (7, 4), textcoords="offset points", size=8)
+    axes.set_ylim(bottom=0)
+    axes.margins(x=0.08)
+    axes.set_xlabel(across)
+    axes.set_ylabel("volume, mL")
+    _tidy(axes)
+    return figure
 
 
 def _boxes(axes: Axes, dice: NDArray[np.float64], labels: Sequence[str], low: float) -> None:

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from brainseg.comparison import DICE, Comparison, Paired, differences, notable
 from brainseg.statistics import LEVEL, RESAMPLES, bootstrap_mean
 from brainseg.writers.atomic import replacing
-from brainseg.writers.overlay import NOTICE, contour_grid, figure_png
-from brainseg.writers.report import content_policy
+from brainseg.writers.overlay import contour_grid
+from brainseg.writers.page import embedded, rendered
 from brainseg.writers.tables import write_table
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 CHART_DPI = 130
 PICTURE_DPI = 200
@@ -148,20 +144,14 @@ def _csv(comparison: Comparison) -> tuple[list[str], list[list[Any]]]:
 
 
 def _page(comparison: Comparison) -> str:
-    import jinja2
-
     from brainseg.writers.charts import dice_figure, history_figure
 
-    folder = Path(__file__).parent
-    style, script = ((folder / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folder), autoescape=True, undefined=jinja2.StrictUndefined
-    )
     dice = comparison.metrics[0].values
     histories = {one.label: one.histories for one in comparison.competitors}
     pictures, why_none = _pictures(comparison)
     paired_columns, paired_rows = _paired_table(comparison)
-    return environment.get_template("comparison.html.j2").render(
+    return rendered(
+        "comparison.html.j2",
         labels=comparison.labels,
         count=len(comparison.cases),
         summary=_summary(comparison),
@@ -172,15 +162,11 @@ def _page(comparison: Comparison) -> str:
         paired_columns=paired_columns,
         paired_rows=paired_rows,
         patients=_patient_rows(comparison),
-        chart=_embedded(dice_figure(dice, comparison.labels), CHART_DPI),
-        history=_embedded(history_figure(histories), CHART_DPI) if any(histories.values()) else None,
+        chart=embedded(dice_figure(dice, comparison.labels), CHART_DPI),
+        history=embedded(history_figure(histories), CHART_DPI) if any(histories.values()) else None,
         untold=[label for label, runs in histories.items() if not runs],
         pictures=pictures,
         why_none=why_none,
-        policy=content_policy(style, script),
-        style=style,
-        script=script,
-        notice=NOTICE,
     )
 
 
@@ -215,14 +201,10 @@ def _pictures(comparison: Comparison) -> tuple[list[_Picture], str]:
             continue
         titles = [f"{one.label}  Dice {one.scores[case].dice:.2f}" for one in comparison.competitors]
         figure = contour_grid(shown, titles, columns=min(len(shown), 4))
-        found.append(_Picture(title, case, _embedded(figure, PICTURE_DPI)))
+        found.append(_Picture(title, case, embedded(figure, PICTURE_DPI)))
     if len(found) == len(chosen):
         return found, ""
     without = [one.label for one in comparison.competitors if not set(chosen.values()) <= set(one.pictures or {})]
     if without:
         return found, f"{', '.join(without)}: scored without pictures; pass --data for a run, or evaluate again"
     return found, "the competitors show different slices"
-
-
-def _embedded(figure: Figure, dpi: float) -> str:
-    return f"data:image/png;base64,{base64.b64encode(figure_png(figure, dpi)).decode('ascii')}"

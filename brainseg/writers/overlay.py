@@ -140,14 +140,15 @@ def contour_figure(
 
 
 def contour_grid(slices: Sequence[AxialSlice], titles: Sequence[str], *, columns: int) -> Figure:
-    """Several slices, each cut to its head and under its title, row by row."""
+    """Several slices under their titles, row by row; those of one size are cut alike, to the head in all of them."""
     from matplotlib.figure import Figure
 
     rows = math.ceil(len(slices) / columns)
     figure = Figure(figsize=(1.8 * columns, 2.3 * rows), facecolor=BACKGROUND, layout="constrained")
+    box = head_box(slices) if len({one.flair.shape for one in slices}) == 1 else None
     for place, (one, title) in enumerate(zip(slices, titles, strict=True)):
         axes = figure.add_subplot(rows, columns, place + 1)
-        draw_slice(axes, one, head_box([one]), line=1.0)
+        draw_slice(axes, one, box or head_box([one]), line=1.0)
         axes.set_title(drawable(title, 48), color=TEXT_COLOUR, size=8, parse_math=False)
     return figure
 

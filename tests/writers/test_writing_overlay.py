@@ -167,3 +167,11 @@ def test_a_grid_shows_every_slice_with_both_contours():
     _, orange, cyan = colours(content)
     assert len(orange) > 30
     assert len(cyan) > 30
+
+
+def test_slices_of_one_size_in_a_grid_are_cut_alike():
+    small, large = np.zeros((60, 60), np.float32), np.zeros((60, 60), np.float32)
+    small[20:30, 20:30] = large[10:50, 10:50] = 0.5
+    slices = [overlay.AxialSlice(1, 1, flair, np.zeros((60, 60), bool), None, 1.0, None) for flair in (small, large)]
+    sizes = [axes.images[0].get_array().shape for axes in contour_grid(slices, ["", ""], columns=2).axes]
+    assert sizes == [(44, 44), (44, 44)]

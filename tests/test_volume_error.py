@@ -1,0 +1,69 @@
+"""How far volumes are off: fitted to known ratios, and used for intervals and changes."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from pathlib import Path
+
+import pytest
+
+from brainseg.errors import InputError
+from brainseg.volume_error import LEVELS, VOLUME_ERROR, VolumeError, fit_volume_error
+
+SCRIPT = runpy.run_path(str(Path(__file__).resolve().parents[1] / "scripts" / "volume_error.py"))
+ERROR = VolumeError("known", "net", 9, 0, ((0.9, 1.1), (0.8, 1.25), (0.6, 1.5), (0.5, 2.0)), (1.2, 1.5, 2.0, 4.0))
+
+
+def test_ratios_and_pairs_of_known_sizes_are_found() -> None:
+    """Ratios 1/2, 1 and 2: the middle half reaches halfway, in logarithms, to either; pairs differ by 2, 2 and 4."""
+    error = fit_volume_error([50, 100, 200, 0, 7], [100, 100, 100, 100, 0], "three", "net")
+    assert (error.patients, error.left_out) == (3, 2)
+    assert error.ratios[LEVELS.index(50)] == (round(2**-0.5, 3), round(2**0.5, 3))
+    assert error.pairs[LEVELS.index(50)] == 2.0
+    assert error.pairs[LEVELS.index(90)] == round(2**1.8, 3)
+
+
+def test_the_range_of_a_volume_is_wider_where_volumes_are_underestimated() -> None:
+    assert ERROR.interval(30) == (15, 60)
+    assert ERROR.interval(30, 80) == (24, 37.5)
+    assert ERROR.interval(0) == (0, None)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "exceeds"), [(10, 11, 0), (10, 13, 50), (13, 10, 50), (10, 17, 80), (30, 10, 90), (10, 41, 95)]
+)
+def test_a_change_is_held_against_pairs_of_an_unchanged_volume_in_both_directions(
+    before: float, after: float, exceeds: int
+) -> None:
+    assert ERROR.exceeds(before, after) == exceeds
+
+
+def test_a_volume_of_zero_says_nothing_of_error() -> None:
+    assert ERROR.exceeds(0, 10) is None
+    assert ERROR.exceeds(10, 0) is None
+
+
+def test_what_ships_is_ordered_and_about_one() -> None:
+    assert list(VOLUME_ERROR.pairs) == sorted(VOLUME_ERROR.pairs)
+    assert all(low < 1 < high for low, high in VOLUME_ERROR.ratios)
+    assert len(VOLUME_ERROR.ratios) == len(VOLUME_ERROR.pairs) == len(LEVELS)
+
+
+def evaluation(folder: Path, cautions: list[str]) -> Path:
+    folder.mkdir()
+    (folder / "per_patient.csv").write_text("case,voxels,true_voxels\np1,50,100\np2,100,100\np3,200,100\n")
+    (folder / "summary.json").write_text(json.dumps({"what": "a net, cross-validated", "cautions": cautions}))
+    return folder
+
+
+def test_the_script_prints_the_constant_that_the_module_holds(tmp_path: Path) -> None:
+    text = SCRIPT["constant"](SCRIPT["fit"](evaluation(tmp_path / "scores", []), "net"))
+    scope = {"VolumeError": VolumeError}
+    exec(text, scope)
+    assert scope["VOLUME_ERROR"] == fit_volume_error([50, 100, 200], [100] * 3, "a net, cross-validated", "net")
+
+
+def test_an_evaluation_of_patients_that_trained_the_network_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="3 of these 3 patients trained the network"):
+        SCRIPT["fit"](evaluation(tmp_path / "scores", ["3 of these 3 patients trained the network"]), "net")
