@@ -114,7 +114,7 @@ def _segmentation(
         "weights_sha256": segmentation.weights_sha256,
         "threshold": f"{segmentation.threshold:g}",
     }
-    made_from = [__version__, highdicom.__version__, parameters, segments, hashlib.sha256(frames.tobytes()).hexdigest()]
+    made_from = [__version__, highdicom.__version__, parameters, hashlib.sha256(frames.tobytes()).hexdigest()]
     origin = json.dumps([*made_from, [str(source.SOPInstanceUID) for source in sources]])
     content_date, content_time = _study_moment(identity)
     seg = Seg(
@@ -122,7 +122,7 @@ def _segmentation(
         pixel_array=frames,
         plane_positions=None if len(sources) == len(frames) else _plane_positions(case),
         segmentation_type=SegmentationTypeValues.BINARY,
-        segment_descriptions=_descriptions(segments, int(labels.max()), parameters),
+        segment_descriptions=_descriptions(segments, parameters),
         omit_empty_frames=segments > 1,
         series_instance_uid=_uid(origin, "series"),
         sop_instance_uid=_uid(origin, "instance"),
@@ -155,7 +155,7 @@ def _remove_chance(seg: Any, dimension_uid: str) -> None:
         item.DimensionOrganizationUID = dimension_uid
 
 
-def _descriptions(segments: int, lesions: int, parameters: dict[str, str]) -> list[Any]:
+def _descriptions(segments: int, parameters: dict[str, str]) -> list[Any]:
     """What each segment is, and the algorithm that drew it."""
     from highdicom import AlgorithmIdentificationSequence
     from highdicom.seg import SegmentAlgorithmTypeValues, SegmentDescription
@@ -167,7 +167,7 @@ def _descriptions(segments: int, lesions: int, parameters: dict[str, str]) -> li
     return [
         SegmentDescription(
             segment_number=n,
-            segment_label=LABEL if lesions <= 1 else f"{LABEL} {n}",
+            segment_label=LABEL if segments == 1 else f"{LABEL} {n}",
             segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
             segmented_property_type=codes.SCT.LesionOfBrain,
             anatomic_regions=[codes.SCT.Brain],
