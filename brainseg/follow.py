@@ -17,8 +17,9 @@ from brainseg.errors import InputError
 from brainseg.job import Options
 from brainseg.measures import volume_ml, volume_voxels
 from brainseg.quality import FLAGS
+from brainseg.record import MASK
 from brainseg.side_by_side import SideBySide, side_by_side
-from brainseg.visits import MASK, Given, days_between, network_of, open_visits, recorded
+from brainseg.visits import Given, days_between, network_of, open_visits, recorded
 from brainseg.volume_error import LEVEL, VOLUME_ERROR
 
 if TYPE_CHECKING:
