@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from brainseg.case import FLAIR, Case
 from brainseg.job import Options
 from brainseg.readers.volume import Volume
-from brainseg.visits import MASK, Given
+from brainseg.record import MASK
+from brainseg.visits import Given
 
 if TYPE_CHECKING:
     from brainseg.writers.overlay import AxialSlice
