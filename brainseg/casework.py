@@ -121,9 +121,11 @@ def _write_case(
     folder: Path, job: Job, case: Case, result: Segmentation, bundle: Bundle, options: Options
 ) -> tuple[CohortRow, list[str]]:
     """The case's row, and what there is to say of formats that were left out."""
+    from brainseg.bundle import shipped
     from brainseg.measures import case_confidence, find_lesions, volume_ml
     from brainseg.presence import slice_presence
     from brainseg.quality import flags_of
+    from brainseg.volume_error import volume_interval
     from brainseg.writers.formats import write_formats
     from brainseg.writers.nifti import write_mask, write_probability
     from brainseg.writers.overlay import axial_slices, write_overlay
@@ -144,10 +146,13 @@ def _write_case(
     write_slices(folder / "slices.csv", slices)
     write_overlay(folder / "overlay.png", case, result.mask)
     write_sheet(folder / SLICES, [one.flair for one in axial_slices(case, result.mask)])
+    volume = volume_ml(result.mask, case.spacing_mm) if case.spacing_mm else None
+    alone = result.bundle == bundle.name and bundle.root == shipped().get(bundle.name)
+    low, high = volume_interval(volume, bundle.name if alone else "")
     row = CohortRow(
         case=job.patient.name,
         status="done",
-        volume_ml=volume_ml(result.mask, case.spacing_mm) if case.spacing_mm else None,
+        volume_ml=volume,
         volume_voxels=int(result.mask.sum()),
         lesions=len(lesions),
         confidence=round(confidence, 4),
@@ -155,6 +160,8 @@ def _write_case(
         seconds=0.0,
         input=job.shown,
         error="",
+        volume_low_ml=low,
+        volume_high_ml=high,
     )
     return row, left_out
 

@@ -133,13 +133,19 @@ def _few_or_thick(case: Case) -> bool:
 
 
 def looks_like_t1(look: Appearance) -> bool:
-    """Whether grey values from skin to centre lie on the side of the T1 by a margin that one FLAIR in 100 crosses."""
-    fitted = _expected()["t1"]
-    return float(t1_score(ring_features(look)[None], fitted)[0]) > float(fitted["limit"])
+    """Whether grey values from skin to centre lie farther on the side of the T1 than any fitted FLAIR's.
+
+    Never of what is farther from all the scans that were fitted than any of them: there the line says nothing.
+    """
+    fitted, features = _expected()["t1"], ring_features(look)
+    apart = (features - np.array(fitted["mean"])) / np.array(fitted["deviation"])
+    if float(np.sqrt((apart**2).mean())) > float(fitted["farthest"]):
+        return False
+    return float(t1_score(features[None], fitted)[0]) > float(fitted["limit"])
 
 
 def is_strange(look: Appearance) -> bool:
-    """Whether its grey values are farther from those of the training set's FLAIR than one in 100 of these is."""
+    """Whether its grey values are farther from those of the training set's FLAIR than any of these is."""
     fitted = _expected()["greys"]
     return float(strangeness(grey_features(look)[None], fitted)[0]) > float(fitted["limit"])
 

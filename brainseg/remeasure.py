@@ -55,6 +55,8 @@ def remeasured(folder: Path, record: Record) -> Record:
         record.row,
         volume_ml=None if record.spacing_mm is None else volume_ml(mask, record.spacing_mm),
         volume_voxels=int(mask.sum()),
+        volume_low_ml=None if edited else record.row.volume_low_ml,
+        volume_high_ml=None if edited else record.row.volume_high_ml,
         lesions=len(lesions),
         confidence=confidence,
         flags=flags_of_correction(

@@ -22,6 +22,8 @@ class CohortRow:
         seconds: wall-clock time spent on it.
         input: where it came from, relative to the input path.
         error: `<cause>; <what to do>`, or empty.
+        volume_low_ml, volume_high_ml: the true volumes that 95% of such measurements come from, by the errors of the
+            network's cross-validation; None where that or the volume is not known, or nothing bounds it.
     """
 
     case: str
@@ -34,6 +36,8 @@ class CohortRow:
     seconds: float | None = None
     input: str = ""
     error: str = ""
+    volume_low_ml: float | None = None
+    volume_high_ml: float | None = None
 
 
 @dataclass(frozen=True)

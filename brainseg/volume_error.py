@@ -6,7 +6,7 @@ like to know: no patient of the public set was scanned twice, so there is no tes
 visits of one patient are probably alike (the network looks at the same tumour twice), so that this overstates them;
 another scanner, protocol or head position understates them.
 
-`scripts/volume_error.py` fits `VOLUME_ERROR` to an evaluation; this is its only home.
+`scripts/volume_error.py` fits `VOLUME_ERROR` to an evaluation; this is its only home. `segment` and `follow` use it.
 """
 
 from __future__ import annotations
@@ -96,3 +96,10 @@ VOLUME_ERROR = VolumeError(
     ratios=((0.828, 1.037), (0.6, 1.203), (0.495, 1.303), (0.297, 1.512)),
     pairs=(1.228, 1.702, 2.258, 3.952),
 )
+
+
+def volume_interval(volume_ml: float | None, bundle: str) -> tuple[float | None, float | None]:
+    """The interval of `VOLUME_ERROR` about a measured volume; (None, None) for a network that it does not speak of."""
+    if volume_ml is None or bundle != VOLUME_ERROR.bundle:
+        return None, None
+    return VOLUME_ERROR.interval(volume_ml)

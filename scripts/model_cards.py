@@ -43,7 +43,7 @@ def main() -> None:
     ):
         docs = BUNDLES / name / "docs"
         docs.mkdir(exist_ok=True)
-        folds = sorted((args.runs / name).glob("fold_*"))
+        folds = sorted(path for path in (args.runs / name).glob("fold_*") if path.is_dir())
         scores = {label: read(args.runs / "scores" / name / folder) for label, folder in LOOKS.items()}
         dice = {label: {row["case"]: float(row["dice"]) for row in rows} for label, (rows, _) in scores.items()}
         write_patients(docs / "cross_validation.csv", folds, dice)

@@ -30,7 +30,7 @@ Array = NDArray[np.float64]
 PARTS = 10
 RIDGE = 0.1
 SHRUNK = 0.1
-FLAGGED_FLAIR = 0.01  # share of FLAIR that may be taken for a T1 or for strange
+FLAGGED_FLAIR = 0.0  # share of FLAIR that may be taken for a T1 or for strange
 
 
 def main() -> None:
@@ -112,6 +112,7 @@ def line(features: Array, is_t1: NDArray[np.bool_]) -> dict[str, object]:
         "deviation": deviation.tolist(),
         "weights": solved[:-1].tolist(),
         "bias": float(solved[-1]),
+        "farthest": float(np.sqrt((scaled[:, :-1] ** 2).mean(1)).max()),
     }
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from brainseg.errors import InputError
-from brainseg.volume_error import LEVELS, VOLUME_ERROR, VolumeError, fit_volume_error
+from brainseg.volume_error import LEVELS, VOLUME_ERROR, VolumeError, fit_volume_error, volume_interval
 
 SCRIPT = runpy.run_path(str(Path(__file__).resolve().parents[1] / "scripts" / "volume_error.py"))
 ERROR = VolumeError("known", "net", 9, 0, ((0.9, 1.1), (0.8, 1.25), (0.6, 1.5), (0.5, 2.0)), (1.2, 1.5, 2.0, 4.0))
@@ -67,3 +67,12 @@ def test_the_script_prints_the_constant_that_the_module_holds(tmp_path: Path) ->
 def test_an_evaluation_of_patients_that_trained_the_network_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="3 of these 3 patients trained the network"):
         SCRIPT["fit"](evaluation(tmp_path / "scores", ["3 of these 3 patients trained the network"]), "net")
+
+
+def test_a_volume_has_an_interval_by_the_shipped_network_alone() -> None:
+    low, high = VOLUME_ERROR.interval(30.0)
+    assert volume_interval(30.0, "residual_unet") == (low, high)
+    assert low < 30.0 < high
+    assert volume_interval(30.0, "basic_unet") == (None, None)
+    assert volume_interval(None, "residual_unet") == (None, None)
+    assert volume_interval(0.0, "residual_unet") == (0.0, None)

@@ -30,6 +30,7 @@ COHORT_COLUMNS = (
     "input",
     "error",
 )
+INTERVAL_COLUMNS = ("volume_low_ml", "volume_high_ml")
 LESION_COLUMNS = (
     "lesion",
     "volume_ml",
@@ -61,7 +62,7 @@ _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
 
 def write_cohort(path: Path, rows: Iterable[CohortRow]) -> None:
     """Writes cohort.csv: a row a case in the given order; what is unknown stays blank, flags are joined by ";"."""
-    write_table(path, COHORT_COLUMNS, (_cohort_cells(row) for row in rows))
+    write_table(path, (*COHORT_COLUMNS, *INTERVAL_COLUMNS), (_cohort_cells(row) for row in rows))
 
 
 def read_cohort(path: Path) -> list[CohortRow]:
@@ -72,7 +73,7 @@ def read_cohort(path: Path) -> list[CohortRow]:
     """
     return [
         _row_or_error(path, number, _cohort_row, cells)
-        for number, cells in enumerate(_read_csv(path, COHORT_COLUMNS), start=2)
+        for number, cells in enumerate(_read_csv(path, COHORT_COLUMNS, INTERVAL_COLUMNS), start=2)
     ]
 
 
@@ -136,7 +137,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def _cohort_cells(row: CohortRow) -> tuple[Any, ...]:
     cells = asdict(row) | {"flags": ";".join(flag.replace(";", ",") for flag in row.flags)}
-    return tuple(cells[column] for column in COHORT_COLUMNS)
+    return tuple(cells[column] for column in (*COHORT_COLUMNS, *INTERVAL_COLUMNS))
 
 
 def _cohort_row(cells: Mapping[str, str]) -> CohortRow:
@@ -151,6 +152,8 @@ def _cohort_row(cells: Mapping[str, str]) -> CohortRow:
         seconds=_float(cells["seconds"]),
         input=cells["input"],
         error=cells["error"],
+        volume_low_ml=_float(cells.get("volume_low_ml", "")),
+        volume_high_ml=_float(cells.get("volume_high_ml", "")),
     )
 
 

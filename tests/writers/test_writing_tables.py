@@ -30,9 +30,10 @@ ROWS = [
 def test_cohort_has_the_columns_other_programs_rely_on(tmp_path):
     write_cohort(tmp_path / "cohort.csv", ROWS)
     first, done, failed = (tmp_path / "cohort.csv").read_text().splitlines()
-    assert first == "case,status,volume_ml,volume_voxels,lesions,confidence,flags,seconds,input,error"
-    assert done == "b,done,12.5,12500,2,0.91,not known to be FLAIR;empty-mask,3.25,b/flair.nii.gz,"
-    assert failed == "a,failed,,,,,,,a,is truncated; copy it again"
+    columns = "case,status,volume_ml,volume_voxels,lesions,confidence,flags,seconds,input,error"
+    assert first == f"{columns},volume_low_ml,volume_high_ml"
+    assert done == "b,done,12.5,12500,2,0.91,not known to be FLAIR;empty-mask,3.25,b/flair.nii.gz,,,"
+    assert failed == "a,failed,,,,,,,a,is truncated; copy it again,,"
 
 
 def test_cohort_reads_back_as_written(tmp_path):
