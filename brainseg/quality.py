@@ -13,7 +13,7 @@ FLAGS = {
     "reader_note": "the reader changed or noticed something; see the notes below the lesions",
     "empty_mask": "no abnormality was found; look at the scan before believing a volume of zero",
     "low_confidence": "the network is unsure of much of what it marked",
-    "mask_edited": "mask.nii.gz was changed after the network made it; the figures are of the mask as it is now",
+    "mask_edited": "the mask was changed after the network made it; the figures are of the mask as it is now",
     "other_masks_earlier": "TIFF masks and DICOM SEG are still of the mask before; mask.nii.gz is the one that counts",
     "picture_earlier": "the picture shows the mask before it was changed, for slices.webp is gone",
 }

@@ -106,4 +106,5 @@ def overlay_of(folder: Path, record: Record, mask: NDArray[Any], name: str) -> b
     tiles, _ = read_slices(folder / SLICES, *shape)
     flair = flair_of(tiles, *shape[1:])
     slices = list(slices_of_view(flair, mask, record.affine, record.spacing_mm))
-    return overlay_png(slices, name, volume_words(mask, record.spacing_mm))
+    words = volume_words(mask, record.spacing_mm) + (", mask edited" if record.edited(folder) else "")
+    return overlay_png(slices, name, words)

@@ -93,7 +93,7 @@ def test_a_corrected_mask_is_measured_drawn_and_flagged(out: Path, capsys: pytes
     assert (out / "p1" / "mask.nii.gz").read_bytes() == edited
     assert (out / "p1" / "overlay.png").read_bytes() != before
     page = (out / "report.html").read_text()
-    assert "Mask.nii.gz was changed after the network made it" in page
+    assert "The mask was changed after the network made it" in page
     assert "31.1 mL" in page
     said = capsys.readouterr().out
     assert "p1: 31.1 mL, 1 lesion, confidence unknown  [flair_unconfirmed, mask_edited]\n" in said
