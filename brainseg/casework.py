@@ -171,11 +171,14 @@ def detail_of(folder: Path, record: Record) -> CaseDetail:
     from brainseg.writers.slices import SLICES
     from brainseg.writers.tables import read_lesions
 
+    def there(name: str) -> Path | None:
+        return folder / name if (folder / name).is_file() else None
+
     return CaseDetail(
-        overlay=folder / "overlay.png",
+        overlay=there("overlay.png"),
         lesions=tuple(read_lesions(folder / "lesions.csv")),
         truth_ml=record.truth_ml,
         notes=record.notes,
-        slices=folder / SLICES if (folder / SLICES).is_file() else None,
+        slices=there(SLICES),
         mask=folder / MASK,
     )

@@ -28,7 +28,7 @@ class Record:
         notes: of the reader.
         row: of cohort.csv.
         shape, affine, spacing_mm: of the scan's grid, as in `Case`.
-        made: SHA-256 of mask.nii.gz as the network made it.
+        made, confidence: of the network's own mask: SHA-256 of mask.nii.gz, and confidence of the case.
         files: SHA-256 of every file as it was last written or measured.
         truth_ml: the true volume, where it is known.
     """
@@ -41,6 +41,7 @@ class Record:
     affine: NDArray[np.float64]
     spacing_mm: Spacing | None
     made: str
+    confidence: float | None
     files: dict[str, str]
     truth_ml: float | None = None
 
@@ -66,7 +67,8 @@ def new_record(
     """The record of a case whose results lie in `folder`; the other arguments are the attributes of `Record`."""
     files = hashes_of(folder)
     grid = case.shape, case.affine, case.spacing_mm
-    return Record(made_from, inputs, tuple(notes), row, *grid, made=files[MASK], files=files, truth_ml=truth_ml)
+    made = files[MASK], row.confidence
+    return Record(made_from, inputs, tuple(notes), row, *grid, *made, files=files, truth_ml=truth_ml)
 
 
 def hashes_of(folder: Path) -> dict[str, str]:
@@ -100,6 +102,7 @@ def read_record(folder: Path) -> Record | None:
             if spacing_mm is None
             else (float(spacing_mm[0]), float(spacing_mm[1]), float(spacing_mm[2])),
             made=content["made"],
+            confidence=content["confidence"],
             files=dict(content["files"]),
             truth_ml=content["truth_ml"],
         )

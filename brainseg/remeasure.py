@@ -20,7 +20,7 @@ REMEDY = "save the corrected mask on the scan's own grid, or put back the one th
 
 
 def remeasured(folder: Path, record: Record) -> Record:
-    """Measures mask.nii.gz, writes lesions.csv, slices.csv, overlay.png and the record anew, and returns that.
+    """Measures mask.nii.gz, writes the record anew, and lesions.csv, slices.csv and overlay.png where they are not of it.
 
     The mask itself is never written. Confidence is that of the network's probability where it was saved; without it,
     that of an edited mask is unknown. TIFF masks and DICOM SEG stay as they were, which is flagged.
@@ -41,16 +41,23 @@ def remeasured(folder: Path, record: Record) -> Record:
     mask = read_nifti_mask(path, only_0_and_1=True)
     probability = _probability(folder, record)
     edited = record.edited(folder)
-    confidence = record.row.confidence
+    confidence = record.confidence
     if edited:
         confidence = None if probability is None else round(case_confidence(probability, mask), 4)
     lesions = find_lesions(mask, probability, record.affine, record.spacing_mm)
-    write_lesions(folder / "lesions.csv", lesions)
+    there = hashes_of(folder)
+
+    def stands(name: str) -> bool:
+        return all(there.get(one) == record.files.get(one, "") for one in (MASK, name))
+
+    if not stands("lesions.csv"):
+        write_lesions(folder / "lesions.csv", lesions)
     table = folder / "slices.csv"
-    if table.is_file():
+    if table.is_file() and not stands(table.name):
         write_slices(table, counted(mask, record.affine, record.spacing_mm, read_presence(table)))
-    drawn = _draw(folder, record, mask)
-    files = hashes_of(folder)
+    earlier = "picture_earlier" in record.row.flags
+    drawn = (stands("overlay.png") and not earlier) or _draw(folder, record, mask)
+    files = record.files | hashes_of(folder)  # what is gone stays missed
     row = replace(
         record.row,
         volume_ml=None if record.spacing_mm is None else volume_ml(mask, record.spacing_mm),
@@ -63,7 +70,7 @@ def remeasured(folder: Path, record: Record) -> Record:
             record.row.flags,
             edited=edited,
             others=edited and any(name.endswith("_mask.tif") or name == "seg.dcm" for name in files),
-            picture=edited and not drawn,
+            picture=not drawn and "overlay.png" in there,
             empty=not mask.any(),
             confidence=confidence,
         ),
@@ -112,4 +119,5 @@ def overlay_of(folder: Path, record: Record, mask: NDArray[Any], name: str) -> b
     tiles, _ = read_slices(folder / SLICES, *shape)
     flair = flair_of(tiles, *shape[1:])
     slices = list(slices_of_view(flair, mask, record.affine, record.spacing_mm))
-    return overlay_png(slices, name, volume_words(mask, record.spacing_mm))
+    words = volume_words(mask, record.spacing_mm) + (", mask edited" if record.edited(folder) else "")
+    return overlay_png(slices, name, words)

@@ -93,7 +93,7 @@ def test_a_corrected_mask_is_measured_drawn_and_flagged(out: Path, capsys: pytes
     assert (out / "p1" / "mask.nii.gz").read_bytes() == edited
     assert (out / "p1" / "overlay.png").read_bytes() != before
     page = (out / "report.html").read_text()
-    assert "Mask.nii.gz was changed after the network made it" in page
+    assert "The mask was changed after the network made it" in page
     assert "31.1 mL" in page
     said = capsys.readouterr().out
     assert "p1: 31.1 mL, 1 lesion, confidence unknown  [flair_unconfirmed, mask_edited]\n" in said
@@ -103,7 +103,7 @@ def test_a_corrected_mask_is_measured_drawn_and_flagged(out: Path, capsys: pytes
 
 def test_the_picture_of_a_corrected_mask_shows_the_scan_as_before(out: Path) -> None:
     before = np.asarray(Image.open(out / "p1" / "overlay.png").convert("L"), float)
-    (out / "p1" / "lesions.csv").unlink()  # so that all is made anew from the same mask
+    (out / "p1" / "overlay.png").unlink()
     assert brainseg("report", out, "-q") == 0
     after = np.asarray(Image.open(out / "p1" / "overlay.png").convert("L"), float)
     assert after.shape == before.shape
@@ -132,7 +132,8 @@ def test_an_emptied_mask_is_flagged_and_putting_the_first_back_undoes_all(out: P
     (out / "p1" / "mask.nii.gz").write_bytes(before["p1/mask.nii.gz"])
     assert brainseg("report", out, "-q") == 0
     row = row_of(out, "p1")
-    assert (row.flags, row.volume_voxels) == ((KNOWN,), row_of(out, "p0").volume_voxels)
+    unedited = row_of(out, "p0")
+    assert (row.flags, row.volume_voxels, row.confidence) == ((KNOWN,), unedited.volume_voxels, unedited.confidence)
 
 
 @pytest.mark.parametrize(
@@ -214,6 +215,18 @@ def test_without_slices_webp_the_page_says_that_the_picture_is_the_earlier_one(o
     assert brainseg("report", out, "-q") == 0
     assert (out / "p1" / "overlay.png").read_bytes() == picture
     assert row_of(out, "p1").flags == (KNOWN, "mask_edited", "picture_earlier")
+    assert brainseg("report", out, "-q") == 0
+    assert row_of(out, "p1").flags == (KNOWN, "mask_edited", "picture_earlier")
+
+
+def test_a_file_that_is_gone_costs_the_others_nothing(out: Path) -> None:
+    lesions = (out / "p1" / "lesions.csv").read_bytes()
+    for name in ("slices.webp", "overlay.png"):
+        (out / "p1" / name).unlink()
+    assert brainseg("report", out, "-q") == 0
+    assert (out / "p1" / "lesions.csv").read_bytes() == lesions
+    assert row_of(out, "p1").flags == (KNOWN,)
+    assert row_of(out, "p1").confidence == row_of(out, "p0").confidence
 
 
 def test_failures_of_the_run_stay_and_do_not_make_the_report_fail(out: Path) -> None:

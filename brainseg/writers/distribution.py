@@ -60,7 +60,7 @@ def distribution(volumes: Mapping[str, float], unit: str) -> Distribution | None
         members[int(volume // step)].append(case)
     most = max(map(len, members))
     tall = min(TALLEST, HEIGHT / most)
-    height, gap = most * tall, min(1.0, tall / 4)
+    height, gap = most * tall, 1.0 if tall > 3 else 0.0  # finer gaps would shimmer
     cells = tuple(
         Cell(case, volumes[case], k * wide + 0.5, height - (place + 1) * tall, wide - 1, tall - gap)
         for k, one in enumerate(members)
