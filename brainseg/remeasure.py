@@ -20,7 +20,7 @@ REMEDY = "save the corrected mask on the scan's own grid, or put back the one th
 
 
 def remeasured(folder: Path, record: Record) -> Record:
-    """Measures mask.nii.gz, writes the record anew, and lesions.csv, slices.csv and overlay.png where they are not of it.
+    """Measures mask.nii.gz, writes the record anew, and what lesions.csv, slices.csv, overlay.png have not of it yet.
 
     The mask itself is never written. Confidence is that of the network's probability where it was saved; without it,
     that of an edited mask is unknown. TIFF masks and DICOM SEG stay as they were, which is flagged.
