@@ -141,6 +141,7 @@ def card(name: str, folds: Sequence[Path], figures: Mapping[str, Mapping[str, An
             title=words["title"],
             network=words["network"],
             worst=words["worst"],
+            note=f" {words['note']}" if "note" in words else "",
             temperature=settings["temperature"],
             threshold=settings["threshold"],
             smallest=settings["smallest_lesion_voxels"],
