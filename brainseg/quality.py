@@ -94,7 +94,14 @@ def flags_of(
 
 
 def flags_of_correction(
-    before: Collection[str], *, edited: bool, others: bool, picture: bool, empty: bool, confidence: float | None
+    before: Collection[str],
+    *,
+    edited: bool,
+    others: bool,
+    picture: bool,
+    empty: bool,
+    pieces: int,
+    confidence: float | None,
 ) -> tuple[str, ...]:
     """The keys of `FLAGS` that hold of a mask measured again: what was known of the scan, and what is of the mask.
 
@@ -104,10 +111,13 @@ def flags_of_correction(
         others: the same mask in other formats is the earlier one.
         picture: so is the one in the picture.
         empty: nothing is marked.
+        pieces: that the mask is in.
         confidence: None where it is unknown.
     """
     holds = {
         "empty_mask": empty,
+        "implausible_volume": not edited and "implausible_volume" in before,  # the head's size is known no more
+        "scattered_mask": pieces > MOST_PIECES,
         "low_confidence": confidence is not None and confidence < LOW_CONFIDENCE,
         "mask_edited": edited,
         "other_masks_earlier": others,

@@ -72,6 +72,7 @@ def remeasured(folder: Path, record: Record) -> Record:
             others=edited and any(name.endswith("_mask.tif") or name == "seg.dcm" for name in files),
             picture=not drawn and "overlay.png" in there,
             empty=not mask.any(),
+            pieces=len(lesions),
             confidence=confidence,
         ),
     )
