@@ -143,7 +143,7 @@ def _few_or_thick(case: Case) -> bool:
 
 
 def looks_like_t1(look: Appearance) -> bool:
-    """Whether grey values from skin to centre lie farther on the side of the T1 than any fitted FLAIR's.
+    """Whether grey values from skin to centre lie farther on the side of the T1 than any fitted FLAIR's, with room.
 
     Never of what is farther from all the scans that were fitted than any of them: there the line says nothing.
     """

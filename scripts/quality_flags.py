@@ -30,7 +30,7 @@ Array = NDArray[np.float64]
 PARTS = 10
 RIDGE = 0.1
 SHRUNK = 0.1
-FLAGGED_FLAIR = 0.0  # share of FLAIR that may be taken for a T1 or for strange
+ROOM = 0.05  # beyond what any FLAIR of the set reaches, as the others' may reach a little further
 
 
 def main() -> None:
@@ -70,7 +70,7 @@ def fitted(
         own = groups % PARTS == part
         t1_score[own] = quality.t1_score(rings[own], line(rings[~own], ~flair[~own]))
         strangeness[own] = quality.strangeness(greys[own], spread(greys[~own & flair]))
-    t1_limit, strange_limit = (float(np.quantile(score[flair], 1 - FLAGGED_FLAIR)) for score in (t1_score, strangeness))
+    t1_limit, strange_limit = (float(score[flair].max()) + ROOM for score in (t1_score, strangeness))
     rows = [
         f"| {name} | {n} | {(t1_score[own] > t1_limit).sum()} | {(strangeness[own] > strange_limit).sum()} |"
         for name in CHANNELS
