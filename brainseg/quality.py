@@ -20,6 +20,8 @@ from brainseg.case import FLAIR, Case, Segmentation, spacing_of
 from brainseg.measures import Lesion, axial_axis
 
 FLAGS = {
+    "not_flair": "its header does not say that it is a FLAIR, and --force took it all the same; the result means nothing "
+    "unless it is one",
     "flair_unconfirmed": "the file cannot say that it is a FLAIR; make sure that it is",
     "t1_likely": "its grey values are those of a T1 rather than of a FLAIR; make sure which sequence it is",
     "unlike_training": "its grey values are distributed unlike those of the scans that the network learned from",
@@ -74,7 +76,8 @@ def flags_of(
     marked = int(np.count_nonzero(segmentation.mask))
     share = marked / max(1.0, look.share * segmentation.mask.size) if look else 0.0
     holds = {
-        "flair_unconfirmed": not certain,
+        "not_flair": not certain and case.layout == "dicom",
+        "flair_unconfirmed": not certain and case.layout != "dicom",
         "t1_likely": look is not None and not certain and looks_like_t1(look),
         "unlike_training": look is not None and is_strange(look),
         "not_a_brain": look is None or not has_outline_of_head(look),

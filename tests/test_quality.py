@@ -40,6 +40,7 @@ def test_a_sound_scan_raises_no_flag(sound: Case, mask: np.ndarray) -> None:
 
 def test_what_the_source_lacks_is_flagged(sound: Case, mask: np.ndarray) -> None:
     assert raised(sound, mask, certain=False) == {"flair_unconfirmed"}
+    assert raised(replace(sound, layout="dicom"), mask, certain=False) == {"not_flair"}
     assert raised(replace(sound, missing=("pre-contrast",)), mask) == {"sequences_missing"}
     assert raised(replace(sound, notes=("MONOCHROME1 inverted",)), mask) == {"reader_note"}
     assert raised(sound, mask, left_out=True) == {"format_left_out"}
@@ -115,5 +116,5 @@ def test_a_header_that_says_flair_is_believed_before_grey_values(sound: Case, ma
 
 def test_every_flag_has_a_sentence_without_a_separator() -> None:
     assert all(sentence and ";;" not in sentence for sentence in FLAGS.values())
-    assert len(FLAGS) == 17
+    assert len(FLAGS) == 18
     assert FLAIR == 1
