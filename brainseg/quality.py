@@ -20,8 +20,7 @@ from brainseg.case import FLAIR, Case, Segmentation, spacing_of
 from brainseg.measures import Lesion, axial_axis
 
 FLAGS = {
-    "not_flair": "its header does not say that it is a FLAIR, and --force took it all the same; the result means nothing "
-    "unless it is one",
+    "not_flair": "its header does not say that it is a FLAIR, --force took it; unless it is one, nothing counts",
     "flair_unconfirmed": "the file cannot say that it is a FLAIR; make sure that it is",
     "t1_likely": "its grey values are those of a T1 rather than of a FLAIR; make sure which sequence it is",
     "unlike_training": "its grey values are distributed unlike those of the scans that the network learned from",
