@@ -175,10 +175,11 @@ def change(before: Visit, after: Visit) -> Change:
 
 
 def _segmented(visit: Given, out: Path, options: Options) -> Path:
-    """The folder of the case of a scan, segmented into `out`/<visit> unless it was before."""
+    """The folder of a scan's case, segmented into `out`/<visit> unless it was before; without a SEG, which is dated."""
     from brainseg.cohort import run_cohort
 
     root = out / visit.name
+    options = replace(options, formats=("nifti",))
     outcome = run_cohort([visit.path], root, options, lambda total: nullcontext(lambda line: None))
     if outcome.failures:
         failure = outcome.failures[0]
