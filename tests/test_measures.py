@@ -217,3 +217,14 @@ def test_confidence_is_never_nan():
     assert measures.case_confidence(np.full(CUBE.shape, np.nan), CUBE) == 0.0
     assert measures.case_confidence(np.full(CUBE.shape, np.nan), EMPTY) == 1.0
     assert measures.case_confidence(np.zeros((0, 1, 1)), np.zeros((0, 1, 1))) == 1.0
+
+
+def test_a_ball_of_voxels_is_rounder_than_a_cube_and_a_cube_than_a_rod() -> None:
+    x, y, z = np.mgrid[-22:23, -22:23, -12:13]
+    ball = x**2 + y**2 + (2 * z) ** 2 <= 20**2
+    cube, rod = np.ones((40, 40, 40)), np.ones((4, 4, 64))
+    assert measures.sphericity(ball, (1, 1, 2)) == pytest.approx(0.89, abs=0.01)
+    assert measures.sphericity(cube, (1, 1, 1)) == pytest.approx((math.pi / 6) ** (1 / 3), abs=0.02)
+    assert measures.sphericity(rod, (1, 1, 1)) < 0.5
+    assert math.isnan(measures.sphericity(np.zeros((3, 3, 3)), (1, 1, 1)))
+    assert measures.find_lesions(cube, None, np.eye(4), None)[0].sphericity is None

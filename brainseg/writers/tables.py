@@ -51,6 +51,7 @@ BOX_COLUMNS = (  # after those that every lesions.csv has had
     *(f"box_{end}_{axis}" for end in ("first", "last") for axis in "ijk"),
     *(f"box_{end}_{axis}_mm" for end in ("low", "high") for axis in "xyz"),
 )
+SPHERICITY = "sphericity"
 SLICE_COLUMNS = ("slice", "area_voxels", "area_mm2", "probability", "present")
 
 # A spreadsheet runs a cell that begins so. An apostrophe before it disarms it; cells that already look disarmed get
@@ -85,7 +86,7 @@ def write_lesions(path: Path, lesions: Iterable[Lesion]) -> None:
     where the spacing is unknown.
     """
     rows = (_lesion_cells(number, lesion) for number, lesion in enumerate(lesions, start=1))
-    write_table(path, (*LESION_COLUMNS, *BOX_COLUMNS), rows)
+    write_table(path, (*LESION_COLUMNS, *BOX_COLUMNS, SPHERICITY), rows)
 
 
 def read_lesions(path: Path) -> list[Lesion]:
@@ -96,7 +97,7 @@ def read_lesions(path: Path) -> list[Lesion]:
     """
     return [
         _row_or_error(path, number, _lesion, cells)
-        for number, cells in enumerate(_read_csv(path, LESION_COLUMNS, BOX_COLUMNS), start=2)
+        for number, cells in enumerate(_read_csv(path, LESION_COLUMNS, (*BOX_COLUMNS, SPHERICITY)), start=2)
     ]
 
 
@@ -171,6 +172,7 @@ def _lesion_cells(number: int, lesion: Lesion) -> tuple[Any, ...]:
         lesion.confidence,
         *(index for end in lesion.box_voxel or (_UNKNOWN, _UNKNOWN) for index in end),
         *(place for end in lesion.box_mm or (_UNKNOWN, _UNKNOWN) for place in end),
+        lesion.sphericity,
     )
 
 
@@ -188,6 +190,7 @@ def _lesion(cells: Mapping[str, str]) -> Lesion:
         confidence=_float(cells["confidence"]),
         box_voxel=_box(cells, BOX_COLUMNS[:6], int),
         box_mm=_box(cells, BOX_COLUMNS[6:], float),
+        sphericity=_float(cells.get(SPHERICITY, "")),
     )
 
 
