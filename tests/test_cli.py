@@ -13,21 +13,13 @@ import nibabel
 import numpy as np
 import pytest
 import tifffile
-import torch
-from command import brainseg, open_bundles_with
+from command import Bright, brainseg, open_bundles_with
 from PIL import Image
 
 from brainseg.phantom import Phantom, make_phantom, write_phantom_dicom, write_phantom_nifti, write_phantom_tiff
 
 UNTRAINED = ["resnet34_unet", "resnet50_attention_unet", "resnet50_unet"]
 UNTRAINED_NOTE = "no weights shipped: train it"
-
-
-class Bright(torch.nn.Module):
-    """Stands in for a network, so that the tests of the command line do not wait for one."""
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return (image[:, 1:2] - 1.3) * 20
 
 
 @pytest.fixture(autouse=True)

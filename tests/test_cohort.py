@@ -6,20 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
-from command import brainseg, open_bundles_with
+from command import Bright, brainseg, open_bundles_with
 
 from brainseg import casework
 from brainseg.errors import InputError, MachineError
 from brainseg.phantom import make_phantom, write_phantom_nifti
 from brainseg.writers.tables import read_cohort
-
-
-class Bright(torch.nn.Module):
-    """Stands in for a network."""
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return (image[:, 1:2] - 1.3) * 20
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-import torch
-from command import brainseg, open_bundles_with
+from command import Bright, brainseg, open_bundles_with
 from PIL import Image
 
 from brainseg.phantom import make_phantom, write_phantom_nifti, write_phantom_tiff
@@ -19,13 +18,6 @@ from brainseg.writers.tables import read_cohort, read_lesions
 
 KNOWN = ("flair_unconfirmed", "cut_off", "few_or_thick_slices")  # of so coarse a phantom
 VOXEL_ML = 3.6 * 3.6 * 12.0 / 1000
-
-
-class Bright(torch.nn.Module):
-    """Stands in for a network."""
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return (image[:, 1:2] - 1.3) * 20
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from command import brainseg, open_bundles_with
+from command import Bright, brainseg, open_bundles_with
 from matplotlib import image as pictures
 
 from brainseg.bundle import Bundle, open_bundle, read_config, shipped
@@ -20,13 +20,6 @@ from brainseg.readers import read_case
 from brainseg.saliency import occlusion_saliency, show_saliency
 
 TURNED = np.array([[0.0, 0, 1.0, 10], [-1.0, 0, 0, 20], [0, -4.0, 0, 30], [0, 0, 0, 1]])  # voxel axes: P, I, R
-
-
-class Bright(torch.nn.Module):
-    """Marks what is 1.3 times the head's mean in FLAIR or brighter, and looks at nothing else."""
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return (image[:, 1:2] - 1.3) * 20
 
 
 class Mirrored(Bright):

@@ -159,10 +159,20 @@ def slice_png(axial: AxialSlice, title: str = "") -> bytes:
     return figure_png(figure, figure.dpi)
 
 
-def write_overlay(path: Path, case: Case, mask: NDArray[Any], *, truth: NDArray[Any] | None = None) -> None:
-    """Writes `overlay_png` of a case with its `mask` (and `truth`), both (X, Y, Z)."""
-    slices = list(axial_slices(case, mask, truth))
-    content = overlay_png(slices, case.name, volume_words(mask, case.spacing_mm, truth))
+def write_overlay(
+    path: Path,
+    case: Case,
+    mask: NDArray[Any],
+    *,
+    truth: NDArray[Any] | None = None,
+    slices: Sequence[AxialSlice] | None = None,
+) -> None:
+    """Writes `overlay_png` of a case with its `mask` (and `truth`), both (X, Y, Z).
+
+    `slices` are its `axial_slices`, where the caller has them already.
+    """
+    shown = list(axial_slices(case, mask, truth)) if slices is None else slices
+    content = overlay_png(shown, case.name, volume_words(mask, case.spacing_mm, truth))
     with replacing(path) as partial:
         partial.write_bytes(content)
 

@@ -12,8 +12,7 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
-import torch
-from command import brainseg, open_bundles_with
+from command import Bright, brainseg, open_bundles_with
 from dicom_files import oblique_phantom, series, voxels, write
 from pydicom.dataset import Dataset
 from pydicom.uid import MRImageStorage
@@ -313,13 +312,6 @@ def test_dciodvfy_finds_no_error_that_the_source_did_not_have(
     mask = two_lesions(case.shape) * np.uint8(options.pop("mask", 1))
     seg_of(case, tmp_path / "seg.dcm", mask, **options)
     assert errors_of(tmp_path / "seg.dcm") <= errors_of(case.files[0])
-
-
-class Bright(torch.nn.Module):
-    """Stands in for a network: abnormal is what is bright in the FLAIR."""
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return (image[:, 1:2] - 1.3) * 20
 
 
 def test_segment_writes_a_seg_for_dicom_alone_and_flags_one_that_does_not_suit(
