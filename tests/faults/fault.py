@@ -24,7 +24,7 @@ class Fault:
 
     Attributes:
         group, what: the words of the list of faults.
-        build: makes the input in the empty folder it is given; returns the path to segment where that is not the folder.
+        build: makes the input in the empty folder it is given; returns what to segment where that is not the folder.
         refused: what the one line on stderr says; empty where the input must be done.
         check: looks at the case's folder of results where it is done; asserts what the outcome asks for besides.
         says: words that the case's notes or flags must hold where it is done.
@@ -84,7 +84,7 @@ class Met:
     Attributes:
         folder: empty at first; `out` in it is where results go.
         sound: a patient that must always be done, `sound.nii.gz`.
-        tracebacks, partial: how many commands printed a traceback or called themselves a bug, and files left half-written.
+        tracebacks, partial: commands that printed a traceback or called themselves a bug, and files left half-written.
     """
 
     def __init__(
