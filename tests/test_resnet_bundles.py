@@ -218,6 +218,19 @@ def test_fetched_weights_of_another_hash_are_not_taken(
     assert [record for record in caplog.records if "invalid hash value" in record.getMessage()]
 
 
+def test_weights_in_the_cache_whose_hash_is_another_are_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cached = tmp_path / "hub" / "checkpoints" / "resnet34-b627a593.pth"
+    cached.parent.mkdir(parents=True)
+    torch.save(published(34), cached)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with caplog.at_level(logging.WARNING):
+        encoder = network("resnet34_unet", pretrained_encoder="imagenet").encoder
+    assert not torch.equal(encoder.conv1.weight, published(34)["conv1.weight"])
+    assert [record for record in caplog.records if f"invalid hash value of {cached}" in record.getMessage()]
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("set")

@@ -5,9 +5,11 @@ Carried by the bundles that use it, each under a module name of its own; needs t
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import logging
 import pickle
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -116,7 +118,11 @@ class ResNetUNet(FlexibleUNet):
 
 def published(depth: int) -> dict[str, torch.Tensor] | None:
     """ImageNet's weights from their well-known address, checked by hash; None, and a line in the log, without them."""
+    name = PUBLISHED[depth].rsplit("/", 1)[1]
+    cached = Path(torch.hub.get_dir(), "checkpoints", name)  # which torch does not check again
     try:
+        if cached.is_file() and not hashlib.sha256(cached.read_bytes()).hexdigest().startswith(name[-12:-4]):
+            raise RuntimeError(f"invalid hash value of {cached}: remove it")
         return torch.hub.load_state_dict_from_url(
             PUBLISHED[depth], map_location="cpu", progress=False, check_hash=True, weights_only=True
         )
