@@ -61,6 +61,20 @@ class AxialSlice:
     width_mm: float | None
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where on its axes a slice is drawn, in the axes' own units, which grow to the right and up."""
+
+    left: float
+    bottom: float
+    width: float
+    height: float
+
+    def at(self, right: float, up: float) -> tuple[float, float]:
+        """The point that lies these shares of its width and height from the lower left corner."""
+        return self.left + right * self.width, self.bottom + up * self.height
+
+
 def axial_slices(case: Case, mask: NDArray[Any], truth: NDArray[Any] | None = None) -> Iterator[AxialSlice]:
     """The axial slices of `case` with its `mask` (and `truth`), both (X, Y, Z), from foot to head.
 
@@ -258,26 +272,25 @@ def _montage(shown: Sequence[AxialSlice], main: AxialSlice, words: str, name: st
     width, height = (large + columns) * (tile + gap) + gap, rows * (high + gap) + gap + head + foot
     width = max(width, 7.0)
     figure = Figure(figsize=(width, height), facecolor=BACKGROUND)
+    page = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(0, height), autoscale_on=False)  # one: Axes are slow
 
-    def axes_at(left: float, top: float, scale: float) -> Axes:
+    def place_at(left: float, top: float, scale: float) -> Place:
         wide, tall = scale * (tile + gap) - gap, scale * (high + gap) - gap
-        return figure.add_axes((left / width, 1 - (head + top + tall) / height, wide / width, tall / height))
+        return Place(left, height - head - top - tall, wide, tall)
 
     box = rows_of_pixels, columns_of_pixels
-    big = axes_at(gap, gap, large)
-    draw_slice(big, main, box, line=1.3)
-    sides(big, size=13)
-    _scale_bar(big, main, pixels_wide)
-    big.text(0.98, 0.02, f"slice {main.number} of {main.count}", transform=big.transAxes, ha="right", **_LABEL, size=8)
-    for place, one in enumerate(shown):
-        left = gap + (large + place % columns) * (tile + gap)
-        axes = axes_at(left, gap + place // columns * (high + gap), 1)
-        draw_slice(axes, one, box, line=0.8)
-        sides(axes, size=6)
+    big = place_at(gap, gap, large)
+    draw_slice(page, main, box, line=1.3, place=big)
+    sides(page, size=13, place=big)
+    _scale_bar(page, main, pixels_wide, big)
+    page.text(*big.at(0.98, 0.02), f"slice {main.number} of {main.count}", ha="right", **_LABEL, size=8)
+    for number, one in enumerate(shown):
+        left = gap + (large + number % columns) * (tile + gap)
+        small = place_at(left, gap + number // columns * (high + gap), 1)
+        draw_slice(page, one, box, line=0.8, place=small)
+        sides(page, size=6, place=small)
         colour = MASK_COLOUR if one.mask.any() else FAINT_COLOUR
-        axes.text(
-            0.97, 0.03, str(one.number), transform=axes.transAxes, ha="right", **_LABEL | {"color": colour}, size=7
-        )
+        page.text(*small.at(0.97, 0.03), str(one.number), ha="right", **_LABEL | {"color": colour}, size=7)
     margin = 0.12 / width
     bold: dict[str, Any] = {"size": 11, "weight": "bold", "parse_math": False}
     figure.text(margin, 1 - 0.22 / height, drawable(name, 48), color=TEXT_COLOUR, va="center", **bold)
@@ -315,10 +328,11 @@ def box_of(seen: NDArray[np.bool_], marked: NDArray[np.bool_]) -> tuple[slice, s
     return span(0), span(1)
 
 
-def draw_slice(axes: Axes, one: AxialSlice, box: tuple[slice, slice], line: float) -> None:
-    """The part of a slice that `box` cuts out, with its contours in lines of `line` points."""
+def draw_slice(axes: Axes, one: AxialSlice, box: tuple[slice, slice], line: float, place: Place | None = None) -> None:
+    """The part of a slice that `box` cuts out, with its contours in lines of `line` points; without `place` it is all
+    that the axes show."""
     truth = None if one.truth is None else one.truth[box]
-    _draw(axes, one.flair[box], one.mask[box], truth, one.aspect, (0.0, 1.0), line)
+    _draw(axes, one.flair[box], one.mask[box], truth, one.aspect, (0.0, 1.0), line, place)
 
 
 def _draw(
@@ -329,38 +343,45 @@ def _draw(
     aspect: float,
     window: tuple[float, float],
     line: float = 1.2,
+    place: Place | None = None,
 ) -> None:
-    axes.imshow(flair, cmap="gray", vmin=window[0], vmax=window[1], aspect=aspect, interpolation="bilinear")
+    rows, columns = mask.shape
+    if place is None:
+        place = Place(0, 0, columns, rows * aspect)
+        axes.set(xlim=(0, place.width), ylim=(0, place.height), aspect="equal", autoscale_on=False)
+    extent = (place.left, place.left + place.width, place.bottom, place.bottom + place.height)
+    options: dict[str, Any] = {"aspect": axes.get_aspect(), "interpolation": "bilinear", "extent": extent}
+    axes.imshow(flair, cmap="gray", vmin=window[0], vmax=window[1], **options)
     if truth is not None:
-        _contour(axes, np.asarray(truth) != 0, TRUTH_COLOUR, line, "dashed")
-    _contour(axes, mask, MASK_COLOUR, line, "solid")
+        _contour(axes, np.asarray(truth) != 0, TRUTH_COLOUR, line, "dashed", place)
+    _contour(axes, mask, MASK_COLOUR, line, "solid", place)
     axes.set_axis_off()
 
 
-def _contour(axes: Axes, mask: NDArray[np.bool_], colour: str, line: float, style: str) -> None:
+def _contour(axes: Axes, mask: NDArray[np.bool_], colour: str, line: float, style: str, place: Place) -> None:
     if not mask.any():
         return
     padded = np.pad(mask.astype(np.float32), 1)  # so that a mask at the border still has a closed outline
-    rows, columns = (np.arange(-1, size + 1) for size in mask.shape)
-    axes.contour(columns, rows, padded, levels=[0.5], colors=[colour], linewidths=line, linestyles=style)
-    axes.set_xlim(-0.5, mask.shape[1] - 0.5)
-    axes.set_ylim(mask.shape[0] - 0.5, -0.5)
+    across, down = ((np.arange(-1, size + 1) + 0.5) / size for size in mask.shape[::-1])
+    x, y = place.at(across, 1 - down)
+    axes.contour(x, y, padded, levels=[0.5], colors=[colour], linewidths=line, linestyles=style)
 
 
-def sides(axes: Axes, size: float) -> None:
-    """R at the patient's right, L at the left."""
-    for place, letter in ((0.03, "R"), (0.97, "L")):
-        axes.text(place, 0.5, letter, transform=axes.transAxes, color=TEXT_COLOUR, size=size, va="center", ha="center")
+def sides(axes: Axes, size: float, place: Place | None = None) -> None:
+    """R at the patient's right, L at the left, of a slice drawn at `place` or filling the axes."""
+    for across, letter in ((0.03, "R"), (0.97, "L")):
+        x, y, transform = (*place.at(across, 0.5), axes.transData) if place else (across, 0.5, axes.transAxes)
+        axes.text(x, y, letter, transform=transform, color=TEXT_COLOUR, size=size, va="center", ha="center")
 
 
-def _scale_bar(axes: Axes, one: AxialSlice, pixels_wide: int) -> None:
+def _scale_bar(axes: Axes, one: AxialSlice, pixels_wide: int, place: Place) -> None:
     """A bar of 5 cm (1 cm on a small field), where the size of a pixel is known."""
     if one.width_mm is None:
         return
     length_mm = 50 if 0.6 * pixels_wide * one.width_mm > 50 else 10
-    share = length_mm / one.width_mm / pixels_wide
-    axes.plot((0.03, 0.03 + share), (0.025, 0.025), transform=axes.transAxes, color=TEXT_COLOUR, linewidth=1.5)
-    axes.text(0.03, 0.035, f"{length_mm // 10} cm", transform=axes.transAxes, **_LABEL, size=8)
+    (left, up), (right, _) = place.at(0.03, 0.025), place.at(0.03 + length_mm / one.width_mm / pixels_wide, 0.025)
+    axes.plot((left, right), (up, up), color=TEXT_COLOUR, linewidth=1.5)
+    axes.text(*place.at(0.03, 0.035), f"{length_mm // 10} cm", **_LABEL, size=8)
 
 
 def _legend(figure: Figure, with_truth: bool, size: float, place: tuple[float, float]) -> None:
@@ -392,5 +413,12 @@ def drawable(text: str, length: int) -> str:
 def figure_png(figure: Figure, dpi: float) -> bytes:
     """A figure as PNG bytes that say nothing of what made them."""
     content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=dpi, facecolor=figure.get_facecolor(), metadata={"Software": None})
+    figure.savefig(
+        content,
+        format="png",
+        dpi=dpi,
+        facecolor=figure.get_facecolor(),
+        metadata={"Software": None},
+        pil_kwargs={"compress_level": 3},
+    )
     return content.getvalue()
