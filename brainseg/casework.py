@@ -121,6 +121,7 @@ def _write_case(
     folder: Path, job: Job, case: Case, result: Segmentation, bundle: Bundle, options: Options
 ) -> tuple[CohortRow, list[str]]:
     """The case's row, and what there is to say of formats that were left out."""
+    from brainseg.axial import axial_slices
     from brainseg.bundle import shipped
     from brainseg.measures import case_confidence, find_lesions, volume_ml
     from brainseg.presence import slice_presence
@@ -128,7 +129,7 @@ def _write_case(
     from brainseg.volume_error import volume_interval
     from brainseg.writers.formats import write_formats
     from brainseg.writers.nifti import write_mask, write_probability
-    from brainseg.writers.overlay import axial_slices, write_overlay
+    from brainseg.writers.overlay import write_overlay
     from brainseg.writers.slices import SLICES, write_sheet
     from brainseg.writers.tables import write_lesions, write_slices
 

@@ -14,8 +14,8 @@ from brainseg.errors import InputError, UsageError
 from brainseg.statistics import bootstrap_mean, quantile
 
 if TYPE_CHECKING:
+    from brainseg.axial import AxialSlice
     from brainseg.history import History
-    from brainseg.writers.overlay import AxialSlice
 
 Floats = NDArray[np.float64]
 

@@ -18,8 +18,8 @@ from brainseg.study.names import safe_name
 from brainseg.writers.tables import read_table
 
 if TYPE_CHECKING:
+    from brainseg.axial import AxialSlice
     from brainseg.history import History
-    from brainseg.writers.overlay import AxialSlice
 
 log = logging.getLogger(__name__)
 AGAIN = "score it again with brainseg evaluate"

@@ -20,9 +20,9 @@ from brainseg.study import Patient, find_patients
 from brainseg.study.segmentation import truth_cautions
 
 if TYPE_CHECKING:
+    from brainseg.axial import AxialSlice
     from brainseg.members import Member
     from brainseg.presence import Presence
-    from brainseg.writers.overlay import AxialSlice
 
 Array = NDArray[Any]
 Predictor = Callable[[Case], tuple[Array, Array | None]]
@@ -207,8 +207,8 @@ def score_patients(
     All three give a patient's scores as E has them, D after its own cuts of the volume; the figures are the protocol's.
     `presence` is that of the bundle which predicts, if it is one.
     """
+    from brainseg.axial import axial_slices
     from brainseg.readers import read_ground_truth, read_patient
-    from brainseg.writers.overlay import axial_slices
 
     scores: list[CaseScores] = []
     pictures = {}

@@ -111,7 +111,8 @@ def overlay_of(folder: Path, record: Record, mask: NDArray[Any], name: str) -> b
     Raises:
         InputError: if slices.webp cannot be read.
     """
-    from brainseg.writers.overlay import axial_view, overlay_png, slices_of_view, volume_words
+    from brainseg.axial import axial_view, slices_of_view
+    from brainseg.writers.overlay import overlay_png, volume_words
     from brainseg.writers.slices import SLICES, flair_of, read_slices
 
     if not (folder / SLICES).is_file():

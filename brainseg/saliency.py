@@ -112,7 +112,7 @@ def show_saliency(case: Case, bundle: Bundle, out: Path, *, number: int | None =
         UsageError: no slice of that number.
         InputError: a slice too small to hide a part of.
     """
-    from brainseg.writers.overlay import axial_slices
+    from brainseg.axial import axial_slices
     from brainseg.writers.saliency import write_saliency
 
     count = case.shape[axial_axis(case.affine)]

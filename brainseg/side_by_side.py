@@ -20,7 +20,7 @@ from brainseg.record import MASK
 from brainseg.visits import Given
 
 if TYPE_CHECKING:
-    from brainseg.writers.overlay import AxialSlice
+    from brainseg.axial import AxialSlice
 
 MOST_VISITS = 6
 
@@ -82,7 +82,7 @@ def _mask(folder: Path) -> NDArray[np.uint8]:
 
 def _placed(case: Case, mask: NDArray[np.uint8]) -> list[AxialSlice]:
     """All axial slices, from foot to head."""
-    from brainseg.writers.overlay import axial_slices
+    from brainseg.axial import axial_slices
 
     return list(axial_slices(case, mask))
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from brainseg import review
+from brainseg.axial import AxialSlice
 from brainseg.case import TIFF_AFFINE
 from brainseg.evaluation import Evaluation
 from brainseg.review import write_review
 from brainseg.scores import score_case
 from brainseg.statistics import summarise
-from brainseg.writers.overlay import AxialSlice
 
 SHAPE = (32, 32, 3)
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from brainseg.axial import AxialSlice, axial_slices, head_box
 from brainseg.case import Case
-from brainseg.writers.overlay import MASK_COLOUR, TRUTH_COLOUR, AxialSlice, axial_slices, head_box
+from brainseg.writers.overlay import MASK_COLOUR, TRUTH_COLOUR
 from brainseg.writers.slice_view import Box, slice_svg
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from brainseg.axial import AxialSlice, axial_slices, head_box
 from brainseg.case import Case
 from brainseg.writers.atomic import replacing
 from brainseg.writers.overlay import (
@@ -21,10 +22,7 @@ from brainseg.writers.overlay import (
     NOTICE,
     TEXT_COLOUR,
     TRUTH_COLOUR,
-    AxialSlice,
-    axial_slices,
     drawable,
-    head_box,
     volume_words,
 )
 

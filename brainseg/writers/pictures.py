@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from brainseg.axial import AxialSlice
 from brainseg.errors import InputError
 from brainseg.writers.atomic import replacing
-from brainseg.writers.overlay import AxialSlice
 
 GREYS = 255
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from brainseg.axial import AxialSlice, axial_slices, axial_view, head_box
 from brainseg.case import Case
 from brainseg.writers.atomic import replacing
 from brainseg.writers.overlay import (
@@ -17,13 +18,9 @@ from brainseg.writers.overlay import (
     FAINT_COLOUR,
     NOTICE,
     TEXT_COLOUR,
-    AxialSlice,
-    axial_slices,
-    axial_view,
     draw_slice,
     drawable,
     figure_png,
-    head_box,
     sides,
 )
 

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from brainseg.writers.overlay import MASK_COLOUR, TEXT_COLOUR, TRUTH_COLOUR, AxialSlice
+from brainseg.axial import AxialSlice
+from brainseg.writers.overlay import MASK_COLOUR, TEXT_COLOUR, TRUTH_COLOUR
 
 Box = tuple[slice, slice]
 
@@ -18,7 +19,7 @@ def slice_svg(one: AxialSlice, box: Box) -> str:
     """The rows and columns of `box` as an SVG element that fills its place; takes milliseconds, so it can be scrolled.
 
     Args:
-        box: of `brainseg.writers.overlay.head_box`, the same for all slices of a scan.
+        box: of `brainseg.axial.head_box`, the same for all slices of a scan.
     """
     flair = one.flair[box]
     rows, columns = flair.shape

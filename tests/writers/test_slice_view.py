@@ -9,7 +9,7 @@ import re
 import numpy as np
 from PIL import Image
 
-from brainseg.writers.overlay import AxialSlice
+from brainseg.axial import AxialSlice
 from brainseg.writers.slice_view import slice_svg
 
 WHOLE = (slice(None), slice(None))

@@ -7,10 +7,10 @@ import numpy as np
 from page import assert_asks_nothing_of_any_network
 from PIL import Image
 
+from brainseg.axial import AxialSlice
 from brainseg.comparison import Competitor, Score, compare
 from brainseg.history import History
 from brainseg.writers.comparison import markdown, write_comparison
-from brainseg.writers.overlay import AxialSlice
 
 HOSTILE = '"><script>alert(1)</script>{{ 7*7 }}$\\frac$|x'
 

@@ -1,76 +1,14 @@
 import io
-import itertools
 
-import nibabel as nib
 import numpy as np
 import pytest
+from heads import LPS, case_of, head
 from matplotlib import image as pictures
 
-from brainseg.case import TIFF_AFFINE, Case, spacing_of
+from brainseg.axial import axial_slices
+from brainseg.case import TIFF_AFFINE
 from brainseg.writers import overlay
-from brainseg.writers.overlay import (
-    axial_slices,
-    choose_slices,
-    contour_figure,
-    contour_grid,
-    slice_png,
-    write_overlay,
-)
-
-LPS = np.diag([-0.9, -0.9, 4.0, 1.0])
-
-
-def head(shape=(40, 48, 12)):
-    """A bright ellipsoid in LPS with a brighter mark at the patient's right, in front, high up."""
-    x, y, z = np.meshgrid(*(np.linspace(-1, 1, size) for size in shape), indexing="ij")
-    image = 100.0 * (x**2 + y**2 + 0.7 * z**2 < 0.8)
-    mask = np.zeros(shape, np.uint8)
-    mask[8:14, 10:18, 7:9] = 1
-    return (image + 80 * mask).astype(np.float32), mask
-
-
-def case_of(image, affine, *, known=True, name="phantom"):
-    return Case(name, np.stack([image] * 3), affine, spacing_of(affine) if known else None, "nifti")
-
-
-@pytest.mark.parametrize(
-    "codes", ["".join(c) for p in itertools.permutations(("RL", "AP", "SI")) for c in itertools.product(*p)]
-)
-def test_every_orientation_is_shown_with_the_right_at_the_left_and_the_front_up(codes):
-    image, mask = head()
-    turn = nib.orientations.ornt_transform(nib.io_orientation(LPS), nib.orientations.axcodes2ornt(codes))
-    turned = [nib.Nifti1Image(array, LPS).as_reoriented(turn) for array in (image, mask)]
-    case = case_of(np.asarray(turned[0].dataobj), turned[0].affine)
-    slices = list(axial_slices(case, np.asarray(turned[1].dataobj)))
-    assert len(slices) == 12
-    marked = [k for k, one in enumerate(slices) if one.mask.any()]
-    assert marked == [7, 8]
-    rows, columns = np.nonzero(slices[7].mask)
-    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (10, 17, 8, 13)
-    assert [one.number for one in slices] == (list(range(1, 13)) if "S" in codes else list(range(12, 0, -1)))
-    assert slices[0].aspect == pytest.approx(1.0)
-    assert slices[0].width_mm == pytest.approx(0.9)
-
-
-def test_pixels_keep_their_aspect_in_a_sagittal_scan():
-    affine = np.array([[0, 0, 5.0, 0], [1.0, 0, 0, 0], [0, 1.0, 0, 0], [0, 0, 0, 1]])
-    image = np.ones((20, 20, 6), np.float32)
-    (first, *_) = axial_slices(case_of(image, affine), image)
-    assert first.flair.shape == (20, 6)
-    assert first.aspect == pytest.approx(1 / 5)
-
-
-def test_tiff_slices_are_shown_as_they_lie():
-    image, mask = head()
-    slices = list(axial_slices(case_of(image, TIFF_AFFINE, known=False), mask))
-    np.testing.assert_array_equal(slices[7].mask, mask[:, :, 7].T != 0)
-    assert (slices[7].number, slices[7].count, slices[7].width_mm) == (8, 12, None)
-
-
-def test_mask_of_another_grid_is_refused():
-    image, mask = head()
-    with pytest.raises(ValueError, match="shape"):
-        list(axial_slices(case_of(image, LPS), mask[:-1]))
+from brainseg.writers.overlay import choose_slices, contour_figure, contour_grid, slice_png, write_overlay
 
 
 def test_every_slice_with_mask_is_shown_where_they_fit():

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from brainseg.axial import AxialSlice
 from brainseg.errors import InputError
-from brainseg.writers.overlay import AxialSlice
 from brainseg.writers.pictures import read_pictures, write_pictures
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from brainseg.axial import axial_view
 from brainseg.errors import InputError
 from brainseg.writers.nifti import write_mask
-from brainseg.writers.overlay import axial_view
 from brainseg.writers.scroller import make_scroller
 from brainseg.writers.slices import write_sheet
 
