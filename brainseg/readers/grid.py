@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from brainseg.readers.volume import Volume
 
 Shape = tuple[int, int, int]
+SAME = 1e-4  # voxels: nearer to each other, two places are one
 EDGE = 1e-9  # voxels: a point on the border is inside whatever the last bit says
 
 
@@ -57,9 +58,13 @@ def resample_onto(volume: Volume, affine: NDArray[np.float64], shape: Shape) -> 
     A voxel of the source reaches half its size beyond its centre, also at the border, as ITK has it; beyond that the
     result is 0. Nothing is smoothed first.
     """
+    to_source = np.linalg.inv(volume.affine) @ affine
+    along_axes = np.diag([*np.diag(to_source)[:3], 1.0])
+    along_axes[:3, 3] = to_source[:3, 3]
+    if farthest_mm(shape, along_axes, to_source) < SAME:
+        return _resampled_along_axes(volume.array, along_axes, shape)
     from scipy.ndimage import affine_transform
 
-    to_source = np.linalg.inv(volume.affine) @ affine
     array = affine_transform(
         volume.array,
         to_source[:3, :3],
@@ -74,6 +79,29 @@ def resample_onto(volume: Volume, affine: NDArray[np.float64], shape: Shape) -> 
     for z in range(shape[2]):  # a plane at a time, to save memory
         for axis, (along_x, along_y, along_z, start) in enumerate(to_source[:3]):
             index = columns * along_x + rows * along_y + (z * along_z + start)
-            inside[..., z] &= (index >= -0.5 - EDGE) & (index < volume.array.shape[axis] - 0.5 - EDGE)
+            inside[..., z] &= _inside(index, volume.array.shape[axis])
     array[~inside] = 0
     return Resampled(array, inside)
+
+
+def _resampled_along_axes(array: NDArray[np.float32], to_source: NDArray[np.float64], shape: Shape) -> Resampled:
+    """The same where the axes of both grids are parallel, so that each is interpolated by itself, much faster."""
+    sizes = array.shape
+    places = [np.arange(size) * to_source[axis, axis] + to_source[axis, 3] for axis, size in enumerate(shape)]
+    for axis in sorted(range(3), key=lambda axis: shape[axis] / array.shape[axis]):  # what shrinks the array first
+        size = array.shape[axis]
+        place = np.clip(places[axis], 0, size - 1)
+        below = np.minimum(place.astype(np.intp), max(size - 2, 0))
+        share = (place - below).astype(np.float32).reshape([-1 if one == axis else 1 for one in range(3)])
+        first = array.take(below, axis)
+        first += share * (array.take(np.minimum(below + 1, size - 1), axis) - first)
+        array = first
+    x, y, z = (_inside(place, size) for place, size in zip(places, sizes, strict=True))
+    inside = x[:, None, None] & y[:, None] & z
+    array[~inside] = 0
+    return Resampled(array, inside)
+
+
+def _inside(index: NDArray[np.float64], size: int) -> NDArray[np.bool_]:
+    """Which places along an axis of `size` voxels lie in one of them."""
+    return (index >= -0.5 - EDGE) & (index < size - 0.5 - EDGE)

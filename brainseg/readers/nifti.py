@@ -71,10 +71,7 @@ def read_nifti(path: Path) -> Volume:
         header = _read_header(path, stream)
         affine, notes = _affine(path, header)
         stored = _read_voxels(path, stream, header)
-    array = np.empty(header.shape, dtype=np.float32)
-    for z in range(header.shape[2]):
-        with np.errstate(over="ignore"):  # to infinity, which is refused below
-            array[..., z] = stored[..., z].astype(np.float64) * header.slope + header.intercept
+    array = _scaled(stored, header.slope, header.intercept)
     checked_values(path, array)
     return Volume(array=array, affine=affine, spacing_mm=spacing_of(affine), files=(path,), notes=notes)
 
@@ -231,6 +228,16 @@ def _read_voxels(path: Path, stream: IO[bytes], header: _Header) -> NDArray[Any]
     if isinstance(stream, gzip.GzipFile) and len(stream.read(CHUNK)) == CHUNK:
         raise InputError(path, "unpacks to more than its header declares", AGAIN)
     return np.frombuffer(content, dtype=header.dtype).reshape(header.shape, order="F")
+
+
+def _scaled(stored: NDArray[Any], slope: float, intercept: float) -> NDArray[np.float32]:
+    with np.errstate(over="ignore"):  # to infinity, which is refused later
+        if (slope, intercept) == (1.0, 0.0):
+            return stored.astype(np.float32, order="C")
+        array = np.empty(stored.shape, dtype=np.float32, order="F")
+        for z in range(stored.shape[2]):  # a plane at a time, to save memory
+            array[..., z] = stored[..., z].astype(np.float64) * slope + intercept
+    return np.ascontiguousarray(array)
 
 
 def _affine(path: Path, header: _Header) -> tuple[NDArray[np.float64], tuple[str, ...]]:
