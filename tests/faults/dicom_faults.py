@@ -33,7 +33,7 @@ from faults.dicom_inputs import (
     twice_over,
     two_folders,
     two_patients,
-    unknown_vr,
+    unknown,
     unnumbered,
     without_meta,
     zipped,
@@ -290,7 +290,7 @@ FINE = [
         "wrong character set",
         bytes_of(no_charset, slice(None), SpecificCharacterSet="ISO_IR 100", SeriesDescription="AX FLAIR t\xeate"),
     ),
-    fine("VR UN everywhere", unknown_vr),
+    fine("VR UN everywhere", bytes_of(unknown, slice(None))),
     Fault(GROUP, "last slice missing", of(last_missing), says="counts 5 images in the acquisition, 4 are here"),
     fine(
         "padding",

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
 from dicom_files import write
 from faults.dicom_series import (
     SLICES,
@@ -17,20 +16,14 @@ from faults.dicom_series import (
     head,
     sound,
 )
-from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.sequence import Sequence
-from pydicom.tag import BaseTag
 from pydicom.uid import (
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
     RLELossless,
     generate_uid,
 )
 
 from brainseg.study import headers
-
-PIXEL_DATA = 0x7FE00010
 
 # --- what is done to a series
 
@@ -127,6 +120,20 @@ def no_charset(data: bytes) -> bytes:
     return data.replace(b"ISO_IR 100", b"ISO_IR 999")
 
 
+def unknown(data: bytes) -> bytes:
+    """All but the pixels as VR UN, as an archive rewrites implicit VR that its dictionary lacks (PS3.5 6.2.2)."""
+    at = 144 + int.from_bytes(data[140:144], "little")  # past the file meta information
+    parts = [data[:at]]
+    while at < len(data):
+        pixels = data[at + 4 : at + 6] == b"OW"
+        size, begin = (data[at + 8 : at + 12], at + 12) if pixels else (data[at + 6 : at + 8], at + 8)
+        end = begin + int.from_bytes(size, "little")
+        start = data[at : at + 4] + (b"OW" if pixels else b"UN") + bytes(2) + (end - begin).to_bytes(4, "little")
+        parts.append(start + data[begin:end])
+        at = end
+    return b"".join(parts)
+
+
 def private_garbage(data: bytes) -> bytes:
     """Private elements of a creator that nobody knows."""
     at = data.index(b"\x10\x00\x10\x00PN")
@@ -194,17 +201,6 @@ def junk(folder: Path) -> None:
     for name in ("readme.txt", "Thumbs.db", "viewer.exe", "report.pdf"):
         (folder / name).write_bytes(b"MZ no image at all" * 20)
     (folder / "._IM0003.dcm").write_bytes(b"what macOS leaves")
-
-
-def unknown_vr(folder: Path) -> None:
-    """As an archive rewrites what came to it in implicit VR and with a dictionary that it lacked (PS3.5 6.2.2)."""
-    for path in write(folder, sound(syntax=ImplicitVRLittleEndian)):
-        with headers.quiet():
-            ds = pydicom.dcmread(path)
-            for tag in set(map(BaseTag, ds.keys())) - {PIXEL_DATA}:
-                ds[tag] = DataElement(tag, "UN", ds.get_item(tag).value)
-            ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-            ds.save_as(path, implicit_vr=False, little_endian=True)
 
 
 def two_patients(folder: Path) -> None:
