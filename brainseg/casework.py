@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from brainseg.case import Case, Segmentation
 from brainseg.errors import BrainsegError, InputError, MachineError
-from brainseg.job import Job, Options, fingerprint, input_hashes
+from brainseg.job import Job, Options, as_given, fingerprint, input_hashes
 from brainseg.record import MASK, RECORD, Record, new_record, read_record, write_record
 from brainseg.results import CaseDetail, CohortRow, Done, Failed
 
@@ -47,7 +47,7 @@ def attempt(job: Job, step: Callable[Given, Result], *args: Given.args, **kwargs
     except Exception as bug:
         log.debug("%s failed", job.patient.name, exc_info=True)
         error = BrainsegError(job.shown, f"{type(bug).__name__}: {bug}", "this is a bug; run with -v and report it")
-    return Failed.of(job.patient.name, job.shown, error)
+    return Failed.of(job.patient.name, job.shown, as_given(error, job.base, job.given))
 
 
 def load(job: Job, bundles: Sequence[Bundle], out: Path, options: Options) -> Loaded | Done:
@@ -88,7 +88,9 @@ def finish(loaded: Loaded, result: Segmentation, bundles: Sequence[Bundle], out:
     row, left_out = _write_case(folder, job, case, result, bundles[0], options)
     spent = loaded.seconds + result.seconds + time.perf_counter() - started
     row = replace(row, seconds=round(spent, 2))
-    notes = [note for note in (*case.notes, *left_out, job.patient.why) if note]
+    unused = job.patient.skipped
+    aside = f"{unused} other file{'s were' if unused > 1 else ' was'} there and not used" if unused else ""
+    notes = [note for note in (*case.notes, *left_out, job.patient.why, aside) if note]
     truth_ml = options.truth_ml.get(job.patient.name)
     record = new_record(folder, case, loaded.made_from, loaded.hashes, notes, row, truth_ml)
     write_record(folder, record)

@@ -16,6 +16,7 @@ from brainseg.errors import BrainsegError, UsageError
 from brainseg.results import Failed
 from brainseg.study import Patient, find_patients
 from brainseg.study.names import safe_name, unique
+from brainseg.study.walk import is_dicomdir
 
 if TYPE_CHECKING:
     from brainseg.bundle import Bundle
@@ -60,11 +61,13 @@ class Job:
         patient: as found; its name is unique in the cohort, and that of its folder.
         base: what the paths of its files are relative to in the manifest.
         shown: where it came from, relative to what the user gave.
+        given: what the user gave; `base` itself unless that is an unpacked zip.
     """
 
     patient: Patient
     base: Path
     shown: str
+    given: Path
 
 
 def bundles_of(options: Options) -> list[Bundle]:
@@ -96,21 +99,30 @@ def find_jobs(inputs: Sequence[Path], options: Options, stack: ExitStack) -> tup
     jobs: list[Job] = []
     failures: list[Failed] = []
     for path in inputs:
+        folder = path
         try:
             folder = stack.enter_context(opened(path))
             zipped = folder != path
+            base = folder.parent if is_dicomdir(folder) else folder
             for patient in find_patients(folder, series=options.series, name=path.stem if zipped else None):
                 inside = patient.path.relative_to(folder) if patient.path.is_relative_to(folder) else Path()
                 shown = path.name if inside == Path() else f"{path.name}/{inside.as_posix()}"
-                jobs.append(Job(patient, folder, shown))
+                jobs.append(Job(patient, base, shown, path if zipped else base))
         except UsageError:
             raise
         except BrainsegError as error:
-            failures.append(Failed.of(safe_name(path.stem), path.name, error))
+            failures.append(Failed.of(safe_name(path.stem), path.name, as_given(error, folder, path)))
     names = unique(job.patient.name for job in jobs)
     return [
         replace(job, patient=replace(job.patient, name=name)) for job, name in zip(jobs, names, strict=True)
     ], failures
+
+
+def as_given(error: BrainsegError, base: Path, given: Path) -> BrainsegError:
+    """`error` with the zip that the user gave in place of the folder `base` that it was unpacked to."""
+    if base != given and error.where.startswith(str(base)):
+        error.where = f"{given}{error.where[len(str(base)) :]}"
+    return error
 
 
 def input_hashes(job: Job, options: Options) -> dict[str, str]:

@@ -95,9 +95,8 @@ def test_two_studies_in_one_flat_folder_are_two_sessions(tmp_path: Path) -> None
     assert names(find_patients(tmp_path / "P")) == ["P", "P-2"]
 
 
-@pytest.mark.parametrize("places", [("", ""), ("", "deeper")])
-def test_two_patients_in_one_folder_are_refused_without_their_ids(tmp_path: Path, places: tuple[str, str]) -> None:
-    for place, patient in zip(places, ("A", "B"), strict=True):
+def test_a_patient_below_the_files_of_another_is_refused_without_their_ids(tmp_path: Path) -> None:
+    for place, patient in (("", "A"), ("deeper", "B")):
         paths = write(tmp_path / f"new{patient}", series(PatientID=f"SECRET-{patient}"))
         for path in paths:
             target = tmp_path / "P" / place / f"{patient}-{path.name}"
@@ -120,14 +119,6 @@ def test_series_asked_for_is_the_flair_and_an_unknown_one_is_usage(tmp_path: Pat
         find_patients(tmp_path, series="1.2.3")
 
 
-def test_two_equal_flairs_are_listed_with_their_uids(tmp_path: Path) -> None:
-    study = generate_uid()
-    for uid in ("1.2.31", "1.2.32"):
-        write(tmp_path / uid, series(StudyInstanceUID=study, SeriesInstanceUID=uid, SeriesNumber=None))
-    with pytest.raises(InputError, match=r"several FLAIR series: 1\.2\.31 \(AX FLAIR, 8 slices\); 1\.2\.32 .*UID"):
-        find_patients(tmp_path)
-
-
 def test_study_without_flair_lists_its_series(tmp_path: Path) -> None:
     study = generate_uid()
     for words in ("AX T2", "AX T1"):
@@ -144,16 +135,6 @@ def test_lone_series_that_is_not_flair_is_found_but_not_certain(tmp_path: Path, 
     assert "FLAIR" in patient.why or "CT" in patient.why
 
 
-def test_damaged_file_among_the_slices_is_refused(tmp_path: Path) -> None:
-    paths = write(tmp_path, series())
-    paths[7].write_bytes(paths[7].read_bytes()[:400])
-    with pytest.raises(InputError, match=f"{paths[7].name}: is a damaged DICOM file"):
-        find_patients(tmp_path)
-    paths[7].write_bytes(b"")
-    with pytest.raises(InputError, match=f"{paths[7].name}: is a damaged DICOM file"):
-        find_patients(tmp_path)
-
-
 def test_patient_of_damaged_files_alone_is_not_lost_from_a_cohort(tmp_path: Path) -> None:
     write(tmp_path / "good", series())
     for path in write(tmp_path / "bad" / "flair", series()):
@@ -161,15 +142,6 @@ def test_patient_of_damaged_files_alone_is_not_lost_from_a_cohort(tmp_path: Path
     bad, good = find_patients(tmp_path)
     assert "damaged" in str(bad.problem)
     assert (bad.name, good.name) == ("bad_flair", "good")
-
-
-def test_dicomdir_is_never_followed_out_of_its_folder(tmp_path: Path) -> None:
-    outside = write(tmp_path / "outside", series(SeriesDescription="AX T2"))
-    write(tmp_path / "cd" / "IMAGES", series())
-    (tmp_path / "cd" / "DICOMDIR").write_bytes(outside[0].read_bytes() + b"../outside/IM0003.dcm")
-    for path in (tmp_path / "cd", tmp_path / "cd" / "DICOMDIR"):
-        (patient,) = find_patients(path)
-        assert all("outside" not in str(file) for file in patient.flair.files)
 
 
 def test_single_instance_is_a_patient(tmp_path: Path) -> None:

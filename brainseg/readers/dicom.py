@@ -34,13 +34,17 @@ _TAGS = [
     *headers.TAGS,
     "BitsAllocated",
     "Columns",
+    "FrameOfReferenceUID",
     "ImagePositionPatient",
+    "ImagesInAcquisition",
     "PhotometricInterpretation",
+    "PixelPaddingRangeLimit",
     "PixelPaddingValue",
     "PixelRepresentation",
     "PixelSpacing",
     "RescaleIntercept",
     "RescaleSlope",
+    "SOPInstanceUID",
     "SamplesPerPixel",
     "SliceThickness",
     "SpacingBetweenSlices",
@@ -61,18 +65,23 @@ class _Slice:
 
     Attributes:
         pixels: how they are stored: rows, columns, bits, whether signed, photometric interpretation, samples.
+        padding: lowest and highest stored value of pixels that were not scanned.
+        of_acquisition: how many images the acquisition has; 0 where it does not say.
     """
 
     file: Path
+    instance: str
     header: Header
     syntax: str
+    frame_of_reference: str
     pixels: tuple[int, int, int, bool, str, int]
     position: tuple[float, ...] | None
     spacing: tuple[float, ...] | None
     apart_mm: float | None
     slope: float
     intercept: float
-    padding: int | None
+    padding: tuple[int, int] | None
+    of_acquisition: int
 
 
 def read_dicom(series: Series, *, allow_gap: bool = False, force: bool = False) -> Volume:
@@ -96,11 +105,10 @@ def read_dicom(series: Series, *, allow_gap: bool = False, force: bool = False) 
         slices = [_slice(file) for file in series.files]
         label = _one_series(where, slices)
         _refuse_kinds(where, label, slices)
-        says_flair, reason = flair_evidence(slices[0].header)
-        if not (says_flair or force):
-            remedy = "choose another with --series UID, or pass --force"
-            raise NotFlairError(where, f"{label} is not a FLAIR: {reason}", remedy)
+        if not force:
+            _refuse_other_than_flair(where, label, slices)
         _refuse_mixed(label, slices)
+        _refuse_copies(where, slices)
         stack = _stack(where, label, slices, allow_gap=allow_gap)
         rows, columns, *_ = slices[0].pixels
         if rows * columns * stack.depth > MOST_VOXELS:
@@ -136,8 +144,10 @@ def _slice(file: Path) -> _Slice:
         raise InputError(file, "has a rescale slope or intercept that is 0 or no number", AGAIN)
     return _Slice(
         file=file,
+        instance=text(ds, "SOPInstanceUID"),
         header=headers.header_of(ds),
         syntax=syntax,
+        frame_of_reference=text(ds, "FrameOfReferenceUID"),
         pixels=(
             int(number(ds, "Rows") or 0),
             int(number(ds, "Columns") or 0),
@@ -152,6 +162,7 @@ def _slice(file: Path) -> _Slice:
         slope=1.0 if slope is None else slope,
         intercept=intercept or 0.0,
         padding=_padding(ds),
+        of_acquisition=int(number(ds, "ImagesInAcquisition") or 0),
     )
 
 
@@ -159,15 +170,23 @@ def _of_length(length: int, values: tuple[float, ...] | None) -> tuple[float, ..
     return values if values is not None and len(values) == length else None
 
 
-def _padding(ds: Any) -> int | None:
-    """PixelPaddingValue, unless 0, the value of air; bytes in implicit VR, signed as the pixels (PS3.3 C.7.5.1.1.2)."""
+def _padding(ds: Any) -> tuple[int, int] | None:
+    """PixelPaddingValue and, where there is one, PixelPaddingRangeLimit; None where both are 0, the value of air."""
+    value, limit = (_pixel_value(ds, keyword) for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit"))
+    if value is None or not (value or limit):
+        return None
+    return (value, value) if limit is None else (min(value, limit), max(value, limit))
+
+
+def _pixel_value(ds: Any, keyword: str) -> int | None:
+    """An element of the pixels' own type; bytes in implicit VR, signed as the pixels (PS3.3 C.7.5.1.1.2)."""
     try:
-        value = ds.get("PixelPaddingValue")
+        value = ds.get(keyword)
     except Exception:  # a malformed value may raise anything
         return None
     if isinstance(value, bytes):
         value = int.from_bytes(value[:2], "little", signed=number(ds, "PixelRepresentation") == 1)
-    return value if isinstance(value, int) and value else None
+    return value if isinstance(value, int) else None
 
 
 def _one_series(where: Path, slices: Sequence[_Slice]) -> str:
@@ -195,6 +214,19 @@ def _refuse_kinds(where: Path, label: str, slices: Sequence[_Slice]) -> None:
             raise InputError(item.file, f"is a colour image ({photometric or 'unknown'})", "give the grey images")
 
 
+def _refuse_other_than_flair(where: Path, label: str, slices: Sequence[_Slice]) -> None:
+    """Refuse a series that does not say that it is a FLAIR, and one of which some slices do not."""
+    evidence = [flair_evidence(item.header) for item in slices]
+    others = [(item.file, reason) for item, (says, reason) in zip(slices, evidence, strict=True) if not says]
+    if len(others) == len(slices):
+        remedy = "choose another with --series UID, or pass --force"
+        raise NotFlairError(where, f"{label} is not a FLAIR: {others[0][1]}", remedy)
+    if others:
+        file, reason = others[0]
+        cause = f"is not a FLAIR as the rest of {label} is: {reason}"
+        raise NotFlairError(file, cause, "move what does not belong to the series elsewhere, or pass --force")
+
+
 def _refuse_mixed(label: str, slices: Sequence[_Slice]) -> None:
     """Refuse slices without geometry, and those that differ from the rest."""
     for item in slices:
@@ -208,6 +240,7 @@ def _refuse_mixed(label: str, slices: Sequence[_Slice]) -> None:
         if min(item.spacing or (0,)) <= 0:
             raise InputError(item.file, "has a PixelSpacing that is not positive", f"{AGAIN} with its geometry")
     common = Counter(item.pixels for item in slices).most_common(1)[0][0]
+    frame = Counter(item.frame_of_reference for item in slices).most_common(1)[0][0]
     sizes = [item for item in slices if item.pixels[:2] != common[:2]]
     kinds = [item for item in slices if item.pixels != common]
     orientations = np.array([item.header.orientation for item in slices])
@@ -218,11 +251,22 @@ def _refuse_mixed(label: str, slices: Sequence[_Slice]) -> None:
         ("size", sizes),
         ("orientation", [item for item, differs in zip(slices, turned, strict=True) if differs]),
         ("spacing", [item for item, differs in zip(slices, spaced, strict=True) if differs]),
+        ("frame of reference", [item for item in slices if item.frame_of_reference != frame]),
         ("kind of pixels", kinds),
     ):
         if odd:
             cause = f"has another {what} than the rest of {label} ({len(odd)} of {len(slices)} slices differ)"
             raise InputError(odd[0].file, cause, "move what does not belong to the series elsewhere")
+
+
+def _refuse_copies(where: Path, slices: Sequence[_Slice]) -> None:
+    """Refuse an instance that is there twice, as after two exports; two of one name at different places are two."""
+    seen: dict[tuple[str, tuple[float, ...] | None], _Slice] = {}
+    for item in slices:
+        first = seen.setdefault((item.instance, item.position), item)
+        if item.instance and first is not item:
+            cause = f"is the same instance as {first.file.relative_to(where)}"
+            raise InputError(item.file, cause, "remove one of the two; of a series exported twice, one folder")
 
 
 def _stack(where: Path, label: str, slices: Sequence[_Slice], *, allow_gap: bool) -> Stack:
@@ -273,7 +317,7 @@ def _voxels(where: Path, label: str, ordered: Sequence[_Slice], stack: Stack) ->
         stored = _decoded(item)
         planes[place] = stored.astype(np.float64) * item.slope + item.intercept
         if item.padding is not None:
-            outside = stored == item.padding
+            outside = (stored >= item.padding[0]) & (stored <= item.padding[1])
             padded += int(outside.sum())
             planes[place][outside] = np.nan
     present = planes[list(stack.places)] if stack.filled else planes
@@ -283,6 +327,9 @@ def _voxels(where: Path, label: str, ordered: Sequence[_Slice], stack: Stack) ->
     if lowest == highest:
         raise InputError(where, f"{label} holds nothing: all its voxels are equal", AGAIN)
     notes = []
+    if ordered[0].of_acquisition > stack.depth:
+        count = f"its header counts {ordered[0].of_acquisition} images in the acquisition, {len(ordered)} are here"
+        notes.append(f"{count}; slices may be missing at an end")
     if padded:
         planes[list(stack.places)] = np.nan_to_num(present, nan=lowest)
         notes.append(f"{padded} padding pixels set to the lowest value")

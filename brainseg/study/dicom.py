@@ -108,7 +108,7 @@ def _scan(files: Iterable[tuple[tuple[str, ...], Path]]) -> _Scan:
     with headers.quiet():
         for parts, file in files:
             if not headers.says_dicom(file):
-                if file.suffix.lower() == ".dcm" and file.stat().st_size == 0:
+                if (file.suffix.lower() == ".dcm" and file.stat().st_size == 0) or headers.lacks_prefix(file):
                     scan.broken.setdefault(parts, []).append(file)
                 else:
                     _count(scan.skipped, parts, 1)
@@ -154,8 +154,7 @@ def _patient(root: Path, scan: _Scan, study: _Study, top: tuple[str, ...], serie
     if len(study.patients) > 1:
         problem = _two_patients(path)
     elif broken:
-        others = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
-        problem = InputError(broken[0], f"is a damaged DICOM file{others}", AGAIN)
+        problem = _broken(broken)
     elif choice.tied and choice.certain:
         problem = InputError(path, f"several FLAIR series: {listed(candidates, choice.tied)}", CHOOSE)
     elif choice.tied:
@@ -183,6 +182,15 @@ def _truth(gathered: Sequence[_Gathered], flair: _Gathered) -> tuple[Path | None
     return (None if seg is None else seg.file), said
 
 
+def _broken(files: Sequence[Path]) -> InputError:
+    """What to say of files that cannot be read, by the first of them."""
+    others = f" and {len(files) - 1} more" if len(files) > 1 else ""
+    if files[0].stat().st_size and not headers.says_dicom(files[0]):
+        remedy = "rewrite it with DCMTK's dcmconv, or export the series again"
+        return InputError(files[0], f"is DICOM without its prefix DICM{others}", remedy)
+    return InputError(files[0], f"is a damaged DICOM file{others}", AGAIN)
+
+
 def _two_patients(path: Path) -> InputError:
     return InputError(path, "holds DICOM files of two patients", "give each patient a folder of their own")
 
@@ -193,8 +201,7 @@ def _series(gathered: _Gathered) -> Series:
 
 def _all_broken(path: Path, files: Sequence[Path]) -> Patient:
     """A patient of whom nothing but damaged files is left."""
-    problem = InputError(path, f"holds nothing but damaged DICOM files ({len(files)})", AGAIN)
-    return Patient("", path, Series("dicom", tuple(files)), why="damaged", problem=problem)
+    return Patient("", path, Series("dicom", tuple(files)), why="damaged", problem=_broken(files))
 
 
 def _conflicts(scan: _Scan) -> dict[tuple[str, ...], tuple[str, ...]]:

@@ -34,6 +34,7 @@ TAGS = [
     "Rows",
 ]
 LARGEST_INFLATED = 2**28
+_FIRST_TAGS = {bytes([group, 0, element, 0]) for group in (2, 8) for element in range(32)}  # low ones, little-endian
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,24 @@ def says_dicom(path: Path) -> bool:
         with path.open("rb") as file:
             return file.read(132)[128:] == b"DICM"
     except OSError:
+        return False
+
+
+def lacks_prefix(path: Path) -> bool:
+    """Whether a file is an instance of a series but for the DICOM prefix, as some archives of old scanners write it.
+
+    Such a file begins with an element of group 2 or 8; call within `quiet()`.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(2048)
+        if start[:4] not in _FIRST_TAGS:
+            return False
+        if str(DeflatedExplicitVRLittleEndian).encode() in start:  # which would be inflated whole
+            return True
+        ds = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
+        return bool(text(ds, "SeriesInstanceUID"))
+    except Exception:  # what is no DICOM can raise anything
         return False
 
 

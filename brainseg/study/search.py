@@ -9,7 +9,7 @@ from brainseg.errors import InputError, UsageError
 from brainseg.study import dicom, matlab, slices, tiff, volumes
 from brainseg.study.names import named, safe_name
 from brainseg.study.patient import Patient
-from brainseg.study.walk import ITK, MATLAB, NIFTI, PICTURES, TIFF, walk
+from brainseg.study.walk import ITK, MATLAB, NIFTI, PICTURES, TIFF, is_dicomdir, walk
 
 EXPECTED = (
     "give a folder of TIFF slices, a folder images/ of numbered PNG or JPEG slices, a NIfTI, MHA or NRRD volume, or a "
@@ -40,7 +40,7 @@ def find_patients(path: Path, *, series: str | None = None, name: str | None = N
         path = path.resolve()
     if not path.exists():
         raise UsageError(path, "does not exist", "check the path")
-    if path.name.upper() == "DICOMDIR" and path.is_file():
+    if is_dicomdir(path):
         path = path.parent
     patients = _in_folder(path, series) if path.is_dir() else _in_file(path, series)
     if len(patients) == 1:

@@ -50,6 +50,11 @@ class Folder:
         return len(self.tiffs) + len(self.volumes) + len(self.others)
 
 
+def is_dicomdir(path: Path) -> bool:
+    """Whether a file is the directory of a disc, which stands for the folder that it lies in."""
+    return path.name.upper() == "DICOMDIR" and path.is_file()
+
+
 def walk(root: Path) -> Iterator[Folder]:
     """Every folder from `root` down, in natural order.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from command import brainseg
+from dicom_files import PATIENT_ID, PATIENT_NAME
 
 from brainseg.record import RECORD
 from brainseg.writers.atomic import PARTIAL_PREFIX
@@ -103,9 +104,10 @@ class Met:
         return code, written.splitlines()
 
     def look(self, written: str) -> None:
-        """Counts what must never be seen in the output of a command."""
+        """Counts what must never be seen in the output of a command; the identity of no patient may be in it."""
         if "Traceback" in written or "this is a bug" in written:
             self.tracebacks += 1
+        assert not any(identity in written for identity in (PATIENT_NAME, PATIENT_ID)), written
 
     @property
     def partial(self) -> int:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 from command import Bright, open_bundles_with
-from faults import nifti_faults, tiff_faults
+from faults import dicom_faults, nifti_faults, tiff_faults
 from faults.fault import GROUPS, Fault, Met, Situation
 from faults.table import TABLE, Tally
 
 from brainseg.phantom import make_phantom, write_phantom_nifti
 
-FAULTS: list[Fault | Situation] = list(chain(tiff_faults.FAULTS, nifti_faults.FAULTS))
+FAULTS: list[Fault | Situation] = list(chain(tiff_faults.FAULTS, nifti_faults.FAULTS, dicom_faults.FAULTS))
 
 
 @pytest.fixture(scope="module")
