@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from brainseg import __version__
 from brainseg.bundle import DEFAULT, file_sha256, shipped, ships_weights
-from brainseg.errors import BrainsegError, UsageError
+from brainseg.errors import BrainsegError, InputError, UsageError
 from brainseg.results import Failed
 from brainseg.study import Patient, find_patients
 from brainseg.study.names import safe_name, unique
@@ -114,14 +114,22 @@ def find_jobs(inputs: Sequence[Path], options: Options, stack: ExitStack) -> tup
 
 
 def input_hashes(job: Job, options: Options) -> dict[str, str]:
-    """SHA-256 of every file that goes into a case, by its path relative to the input."""
+    """SHA-256 of every file that goes into a case, by its path relative to the input.
+
+    Raises:
+        InputError: if one cannot be read, by permission or by what the disk or a link does.
+    """
     patient = job.patient
     files = [file for series in (patient.flair, patient.pre, patient.post) if series for file in series.files]
     extra = [path for path in (options.pre, options.post) if path is not None and path.is_file()]
     hashes = {}
     for file in sorted({*files, *extra}):
         shown = file.relative_to(job.base).as_posix() if file.is_relative_to(job.base) else file.name
-        hashes[shown] = file_sha256(file)
+        try:
+            hashes[shown] = file_sha256(file)
+        except OSError as error:
+            cause = f"cannot be read ({error.strerror})"
+            raise InputError(file, cause, "check its permissions, its disk and where it links to") from None
     return hashes
 
 

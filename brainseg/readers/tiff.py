@@ -28,6 +28,7 @@ LONGEST_SIDE = 8192
 SAVE_GREY = "save it as plain grayscale or RGB"
 SAVE_AGAIN = "copy it again, or save it again"
 _ALPHA = {2: 1, 4: 3}  # samples: of which the first carry the image
+_MOST_RATIO = {COMPRESSION.NONE: 1, COMPRESSION.LZW: 1600, COMPRESSION.DEFLATE: 1100, COMPRESSION.ADOBE_DEFLATE: 1100}
 _SEVERAL = "give one file for each slice"
 
 logging.getLogger("tifffile").addHandler(logging.NullHandler())  # else its warnings go to stderr
@@ -265,7 +266,7 @@ def _refuse_incomplete(file: Path, page: TiffPage) -> None:
     if max(offset + count for offset, count in zip(offsets, counts, strict=True)) > held:
         raise InputError(file, "is cut short: a part of its pixels lies beyond its end", "copy it again")
     bits = page.imagewidth * page.imagelength * page.samplesperpixel * page.bitspersample
-    if page.compression == COMPRESSION.NONE and sum(counts) < bits // 8:
+    if sum(counts) * _MOST_RATIO.get(page.compression, bits) < bits // 8:  # of others no bound is known
         cause = f"declares {page.imagewidth} x {page.imagelength} pixels and holds only {sum(counts)} bytes of them"
         raise InputError(file, cause, SAVE_AGAIN)
 

@@ -40,6 +40,8 @@ def find_patients(path: Path, *, series: str | None = None, name: str | None = N
         path = path.resolve()
     if not path.exists():
         raise UsageError(path, "does not exist", "check the path")
+    if not (path.is_dir() or path.is_file()):
+        raise InputError(path, "is a pipe or a device, not a file", "save what it gives, and give that")
     if path.name.upper() == "DICOMDIR" and path.is_file():
         path = path.parent
     patients = _in_folder(path, series) if path.is_dir() else _in_file(path, series)
