@@ -116,18 +116,22 @@ def find_jobs(inputs: Sequence[Path], options: Options, stack: ExitStack) -> tup
 def input_hashes(job: Job, options: Options) -> dict[str, str]:
     """SHA-256 of every file that goes into a case, by its path relative to the input.
 
+    A T1 that was found beside the FLAIR and cannot be read has none: the reader leaves it out with a note.
+
     Raises:
-        InputError: if one cannot be read, by permission or by what the disk or a link does.
+        InputError: if another cannot be read, by permission or by what the disk or a link does.
     """
     patient = job.patient
-    files = [file for series in (patient.flair, patient.pre, patient.post) if series for file in series.files]
-    extra = [path for path in (options.pre, options.post) if path is not None and path.is_file()]
+    spare = [file for series in (patient.pre, patient.post) if series for file in series.files]
+    needed = {*patient.flair.files, *(path for path in (options.pre, options.post) if path and path.is_file())}
     hashes = {}
-    for file in sorted({*files, *extra}):
+    for file in sorted({*needed, *spare}):
         shown = file.relative_to(job.base).as_posix() if file.is_relative_to(job.base) else file.name
         try:
             hashes[shown] = file_sha256(file)
         except OSError as error:
+            if file not in needed:
+                continue
             cause = f"cannot be read ({error.strerror})"
             raise InputError(file, cause, "check its permissions, its disk and where it links to") from None
     return hashes

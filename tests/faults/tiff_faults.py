@@ -11,23 +11,20 @@ from typing import Any
 import numpy as np
 import tifffile
 from faults.fault import Builder, Fault
+from faults.head import BRIGHT, FLAIR, SLICES
 from faults.results import mask_is, record_of
 from numpy.typing import NDArray
 
 GROUP = "TIFF"
 Pixels = NDArray[Any]
 
-FLAIR = np.zeros((64, 48), np.uint8)  # rows, columns
-FLAIR[8:56, 6:42] = 100
-FLAIR[12:28, 10:22] = 170  # nowhere near the middle, so that no turn or flip leaves it where it is
 RGB = np.stack([FLAIR // 2, FLAIR, FLAIR // 4 * 3], axis=-1)
 AFFINE = np.diag([-1.0, -1, 1, 1])
-BRIGHT = np.repeat((FLAIR == 170).T[..., None], 4, axis=2)
 
 
-def slices(folder: Path, pixels: Pixels = RGB, count: int = 4, name: str = "p_{}.tif", **options: Any) -> list[Path]:
-    """The same slice `count` times, numbered from 1."""
-    files = [folder / name.format(number) for number in range(1, count + 1)]
+def slices(folder: Path, pixels: Pixels = RGB, name: str = "p_{}.tif", **options: Any) -> list[Path]:
+    """The same slice four times, numbered from 1."""
+    files = [folder / name.format(number) for number in range(1, SLICES + 1)]
     for file in files:
         save(file, pixels, **options)
     return files
