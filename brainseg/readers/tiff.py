@@ -20,7 +20,7 @@ from tifffile import COMPRESSION, PHOTOMETRIC, TiffPage
 
 from brainseg.case import CHANNELS, FLAIR
 from brainseg.errors import InputError, MachineError
-from brainseg.readers.checks import MOST_VOXELS, binary_mask, checked_values
+from brainseg.readers.checks import MOST_VOXELS, binary_mask, checked_finite, checked_values
 from brainseg.readers.grid import Shape
 from brainseg.study import Series
 
@@ -90,10 +90,9 @@ def read_tiff(series: Series) -> TiffStack:
     for z, item in enumerate(slices):
         with np.errstate(over="ignore"):  # to infinity, which is refused below
             channels[..., z] = _pixels(item).transpose(2, 1, 0)
+        checked_finite(item.file, channels[..., z])
     where = first.file.parent if len(slices) > 1 else first.file
     checked_values(where, channels[FLAIR if samples == 3 else 0])
-    if not np.isfinite(channels).all():
-        raise InputError(where, "has NaN or infinite values", "replace them by 0")
     notes = []
     if inverted:
         for channel in channels:
@@ -231,6 +230,8 @@ def _only_page(file: Path, tiff: tifffile.TiffFile) -> TiffPage:
     except IndexError:
         pass
     else:
+        if len(tiff.pages) == 1:
+            raise InputError(file, "has a page that comes after itself", SAVE_AGAIN)
         raise InputError(file, f"holds {len(tiff.pages)} pages", _SEVERAL)
     if page.imagedepth != 1:
         raise InputError(file, f"holds {page.imagedepth} planes", _SEVERAL)

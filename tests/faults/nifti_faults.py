@@ -76,6 +76,15 @@ def becomes(made: Callable[[Path], None], name: str = "p.nii") -> Builder:
     return build
 
 
+def failing_disk(folder: Path) -> Path:
+    """A file that opens and cannot be read."""
+    memory = Path("/proc/self/mem")
+    if not memory.exists():
+        pytest.skip("only Linux has a file that does so")
+    (folder / "p.nii").symlink_to(memory)
+    return folder / "p.nii"
+
+
 def at(name: str, index: int, value: float) -> Callable[[Header], None]:
     """Changes one number of a field of the header."""
 
@@ -271,6 +280,7 @@ FAULTS = [
         holds(content(spoilt(-np.inf))),
         refused="p.nii: has infinite values (1 of 12288 voxels); re",
     ),
+    Fault(GROUP, "one voxel far beyond the rest (fine)", holds(content(spoilt(1e9))), check=bright),
     Fault(GROUP, "4-D with one frame", holds(content(HEAD[..., None])), check=bright),
     Fault(GROUP, "5-D with one frame", holds(content(HEAD[..., None, None])), check=bright),
     Fault(
@@ -361,11 +371,14 @@ FAULTS = [
     Fault(
         GROUP,
         "a disk that does not give the file",
-        becomes(lambda path: path.symlink_to("/proc/self/mem")),
+        failing_disk,
         refused="p.nii: cannot be read (Input/output error); check its permissions, its disk and where it links to",
     ),
     Fault(GROUP, "a folder named .nii", becomes(Path.mkdir), refused="p.nii: holds no files; give a folder of TIFF sl"),
     Fault(
-        GROUP, "a pipe named .nii", becomes(os.mkfifo), refused="p.nii: is a pipe or a device, not a file; save what it"
+        GROUP,
+        "a pipe named .nii",
+        becomes(lambda path: os.mkfifo(path)),
+        refused="p.nii: is a pipe or a device, not a file; save what it",
     ),
 ]

@@ -191,7 +191,7 @@ FAULTS = [
         GROUP,
         "truncated, packed in strips",
         second_holds(lambda own: own[: len(own) // 2], compression="zlib", rowsperstrip=8),
-        refused="p_2.tif: is",
+        refused="p_2.tif: is cut short: a part of its pixels lies beyond its end; copy it again",
     ),
     Fault(
         GROUP, "dimensions that lie: higher", second_says(ImageLength=90), refused="p_2.tif: declares 48 x 90 pixels"
@@ -202,7 +202,7 @@ FAULTS = [
     Fault(
         GROUP, "dimensions that lie: wider", second_says(ImageWidth=500), refused="p_2.tif: has another size than p_1"
     ),
-    Fault(GROUP, "dimension 0", second_says(ImageWidth=0), refused="p_2.tif: "),
+    Fault(GROUP, "dimension 0", second_says(ImageWidth=0), refused="p_2.tif: declares 0 x 64 pixels; copy it again"),
     Fault(
         GROUP,
         "dimensions that lie: 8000x8000 in 64 bytes",
@@ -284,9 +284,11 @@ FAULTS = [
         GROUP,
         "multipage, as ImageJ hides it",
         second_is(np.stack([FLAIR] * 4), FLAIR, imagej=True, metadata={"axes": "ZYX"}, photometric=None),
-        refused="p_2.tif: holds 4 ",
+        refused="p_2.tif: holds 4 images (an ImageJ stack); give one file for each slice",
     ),
-    Fault(GROUP, "a page that comes after itself", page_without_end, refused="p_2.tif: "),
+    Fault(
+        GROUP, "a page that comes after itself", page_without_end, refused="p_2.tif: has a page that comes after itself"
+    ),
     Fault(
         GROUP,
         "Orientation tag 3",
@@ -332,13 +334,13 @@ FAULTS = [
         GROUP,
         "real values, one of them NaN",
         second_is(spoilt(np.nan, 1), spoilt(0, 1)),
-        refused="has NaN values (1 of",
+        refused="p_2.tif: has NaN values (1 of 9216 voxels); replace",
     ),
     Fault(
         GROUP,
         "real values, one of them infinite beside the FLAIR",
         second_is(spoilt(np.inf, 0), spoilt(0, 1)),
-        refused="bad: has NaN or infinite values; replace them by 0",
+        refused="p_2.tif: has infinite values (1 of 9216 voxels); replace them, by 0 if outside",
     ),
     Fault(
         GROUP,
@@ -371,8 +373,16 @@ FAULTS = [
         refused="p_4.tif: cannot be read (No such file or directory); ",
     ),
     Fault(
-        GROUP, "a slice that is a link to itself", becomes(2, lambda file: file.symlink_to(file)), refused="p_2.tif: "
+        GROUP,
+        "a slice that is a link to itself",
+        becomes(2, lambda file: file.symlink_to(file)),
+        refused="p_2.tif: cannot be read (Too many levels of symbolic links)",
     ),
     Fault(GROUP, "a folder named .tif", becomes(2, Path.mkdir), refused="slice 2 is missing between p_1.tif and p_3"),
-    Fault(GROUP, "a pipe named .tif", becomes(2, os.mkfifo), refused="slice 2 is missing between p_1.tif and p_3"),
+    Fault(
+        GROUP,
+        "a pipe named .tif",
+        becomes(2, lambda file: os.mkfifo(file)),
+        refused="slice 2 is missing between p_1.tif and p_3",
+    ),
 ]
