@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from brainseg import __version__
 from brainseg.bundle import DEFAULT, file_sha256, shipped, ships_weights
-from brainseg.errors import BrainsegError, UsageError
+from brainseg.errors import BrainsegError, InputError, UsageError
 from brainseg.results import Failed
 from brainseg.study import Patient, find_patients
 from brainseg.study.names import safe_name, unique
@@ -126,14 +126,26 @@ def as_given(error: BrainsegError, base: Path, given: Path) -> BrainsegError:
 
 
 def input_hashes(job: Job, options: Options) -> dict[str, str]:
-    """SHA-256 of every file that goes into a case, by its path relative to the input."""
+    """SHA-256 of every file that goes into a case, by its path relative to the input.
+
+    A T1 that was found beside the FLAIR and cannot be read has none: the reader leaves it out with a note.
+
+    Raises:
+        InputError: if another cannot be read, by permission or by what the disk or a link does.
+    """
     patient = job.patient
-    files = [file for series in (patient.flair, patient.pre, patient.post) if series for file in series.files]
-    extra = [path for path in (options.pre, options.post) if path is not None and path.is_file()]
+    spare = [file for series in (patient.pre, patient.post) if series for file in series.files]
+    needed = {*patient.flair.files, *(path for path in (options.pre, options.post) if path and path.is_file())}
     hashes = {}
-    for file in sorted({*files, *extra}):
+    for file in sorted({*needed, *spare}):
         shown = file.relative_to(job.base).as_posix() if file.is_relative_to(job.base) else file.name
-        hashes[shown] = file_sha256(file)
+        try:
+            hashes[shown] = file_sha256(file)
+        except OSError as error:
+            if file not in needed:
+                continue
+            cause = f"cannot be read ({error.strerror})"
+            raise InputError(file, cause, "check its permissions, its disk and where it links to") from None
     return hashes
 
 

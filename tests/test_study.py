@@ -114,12 +114,8 @@ def test_flat_folder_of_several_patients_is_told_apart_by_prefix(tmp_path: Path)
 @pytest.mark.parametrize(
     ("files", "says"),
     [
-        (["p_1.tif", "p_2.tif", "p_4.tif"], "slice 3 is missing between p_2.tif and p_4.tif; "),
         (["p_1.tif", "p_9.tif"], "slices 2 to 8 are missing between p_1.tif and p_9.tif; "),
-        (["p_1.tif", "p_2.tif", "p_02.tif"], "slice 2 is there twice (p_02.tif and p_2.tif); "),
         (["p_1.tif", "p_1.tiff"], "slice 1 is there twice (p_1.tif and p_1.tiff); "),
-        (["p_1.tif", "p_2.tif", "p_1_mask.tif"], "image p_2.tif has no mask while others have; "),
-        (["p_1.tif", "p_1_mask.tif", "p_2_mask.tif"], "mask p_2_mask.tif has no image; "),
         (["p_1_mask.tif", "p_2_mask.tif"], "mask p_1_mask.tif has no image; "),
         (["p_1.tif", "p_2.tif", "overview.tif"], "overview.tif: has no slice number, among 2 slices that have one; "),
     ],

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainseg.case import CHANNELS, FLAIR, HEAD_PIXELS, SLICES, TIFF_AFFINE, Case, Spacing
-from brainseg.errors import InputError, UsageError
+from brainseg.errors import InputError, MachineError, UsageError
 
 if TYPE_CHECKING:
     from brainseg.readers.grid import Grid
@@ -234,7 +234,7 @@ def _channel(
     elif found is not None:
         try:
             volume = _read_series(found, force=True, allow_gap=allow_gap)
-        except InputError as error:
+        except (InputError, MachineError) as error:
             return None, [f"found but not used, it {error.cause}"]
         array, coverage = _onto(flair, volume)
         if coverage < LEAST_COVERAGE:

@@ -64,13 +64,23 @@ def checked_values(where: Path, array: NDArray[np.float32]) -> NDArray[np.float3
     Raises:
         InputError: if it is not.
     """
-    lowest, highest = float(array.min()), float(array.max())  # NaN where there is one
-    if not np.isfinite([lowest, highest]).all():
-        what = "infinite" if not np.isnan([lowest, highest]).any() else "NaN"
+    checked_finite(where, array)
+    if (lowest := float(array.min())) == float(array.max()):
+        raise InputError(where, f"holds nothing: all its voxels are {lowest:g}", "export it again")
+    return array
+
+
+def checked_finite(where: Path, array: NDArray[np.float32]) -> NDArray[np.float32]:
+    """`array` itself, if it is finite.
+
+    Raises:
+        InputError: if it is not.
+    """
+    extremes = float(array.min()), float(array.max())  # NaN where there is one
+    if not np.isfinite(extremes).all():
+        what = "infinite" if not np.isnan(extremes).any() else "NaN"
         count = int((~np.isfinite(array)).sum())
         raise InputError(where, f"has {what} values ({count} of {array.size} voxels)", "replace them, by 0 if outside")
-    if lowest == highest:
-        raise InputError(where, f"holds nothing: all its voxels are {lowest:g}", "export it again")
     return array
 
 

@@ -29,6 +29,8 @@ LABEL_APART = 1e-3  # from a whole number, after the scaling that a header asks 
 MOST_RATIO = 1100  # deflate cannot do better than 1032:1
 MOST_OFFSET = 2**24
 CHUNK = 2**24
+PADDING = 4096  # bytes that may follow the voxels of whatever size
+LABELS = 1002  # NIFTI_INTENT_LABEL (nifti1.h)
 ORDERS: tuple[Literal["little", "big"], ...] = ("little", "big")
 AGAIN = "export it again"
 COPY = "copy it again"
@@ -69,6 +71,9 @@ def read_nifti(path: Path) -> Volume:
     """
     with _opened(path) as stream:
         header = _read_header(path, stream)
+        if int(header.raw["intent_code"]) == LABELS:
+            cause = f"says that its values are labels (intent code {LABELS})"
+            raise InputError(path, cause, "give the scan; if this is it, set the code to 0")
         affine, notes = _affine(path, header)
         stored = _read_voxels(path, stream, header)
     array = _scaled(stored, header.slope, header.intercept)
@@ -216,7 +221,10 @@ def _refuse_short(path: Path, stream: IO[bytes], header: _Header) -> None:
 
 
 def _read_voxels(path: Path, stream: IO[bytes], header: _Header) -> NDArray[Any]:
-    """The values as stored, (X, Y, Z); a packed file is read to its end, where its checksum is."""
+    """The values as stored, (X, Y, Z); a packed file is read to its end, where its checksum is.
+
+    What follows the voxels is padding, or as long as a slice: then the header declares fewer than there are.
+    """
     stream.seek(header.offset)
     content = bytearray()
     missing = header.end - header.offset
@@ -225,8 +233,10 @@ def _read_voxels(path: Path, stream: IO[bytes], header: _Header) -> NDArray[Any]
         missing -= len(chunk)
     if missing:
         raise InputError(path, f"is cut short: {missing} bytes are missing", COPY)
-    if isinstance(stream, gzip.GzipFile) and len(stream.read(CHUNK)) == CHUNK:
-        raise InputError(path, "unpacks to more than its header declares", AGAIN)
+    more = max(PADDING, header.shape[0] * header.shape[1] * header.dtype.itemsize)
+    if len(stream.read(more)) == more:
+        declared = " x ".join(map(str, header.shape))
+        raise InputError(path, f"holds more than its header declares ({declared} voxels)", AGAIN)
     return np.frombuffer(content, dtype=header.dtype).reshape(header.shape, order="F")
 
 

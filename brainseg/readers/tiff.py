@@ -20,7 +20,7 @@ from tifffile import COMPRESSION, PHOTOMETRIC, TiffPage
 
 from brainseg.case import CHANNELS, FLAIR
 from brainseg.errors import InputError, MachineError
-from brainseg.readers.checks import MOST_VOXELS, binary_mask, checked_values
+from brainseg.readers.checks import MOST_VOXELS, binary_mask, checked_finite, checked_values
 from brainseg.readers.grid import Shape
 from brainseg.study import Series
 
@@ -28,6 +28,7 @@ LONGEST_SIDE = 8192
 SAVE_GREY = "save it as plain grayscale or RGB"
 SAVE_AGAIN = "copy it again, or save it again"
 _ALPHA = {2: 1, 4: 3}  # samples: of which the first carry the image
+_MOST_RATIO = {COMPRESSION.NONE: 1, COMPRESSION.LZW: 1600, COMPRESSION.DEFLATE: 1100, COMPRESSION.ADOBE_DEFLATE: 1100}
 _SEVERAL = "give one file for each slice"
 
 logging.getLogger("tifffile").addHandler(logging.NullHandler())  # else its warnings go to stderr
@@ -89,10 +90,9 @@ def read_tiff(series: Series) -> TiffStack:
     for z, item in enumerate(slices):
         with np.errstate(over="ignore"):  # to infinity, which is refused below
             channels[..., z] = _pixels(item).transpose(2, 1, 0)
+        checked_finite(item.file, channels[..., z])
     where = first.file.parent if len(slices) > 1 else first.file
     checked_values(where, channels[FLAIR if samples == 3 else 0])
-    if not np.isfinite(channels).all():
-        raise InputError(where, "has NaN or infinite values", "replace them by 0")
     notes = []
     if inverted:
         for channel in channels:
@@ -230,6 +230,8 @@ def _only_page(file: Path, tiff: tifffile.TiffFile) -> TiffPage:
     except IndexError:
         pass
     else:
+        if len(tiff.pages) == 1:
+            raise InputError(file, "has a page that comes after itself", SAVE_AGAIN)
         raise InputError(file, f"holds {len(tiff.pages)} pages", _SEVERAL)
     if page.imagedepth != 1:
         raise InputError(file, f"holds {page.imagedepth} planes", _SEVERAL)
@@ -265,7 +267,7 @@ def _refuse_incomplete(file: Path, page: TiffPage) -> None:
     if max(offset + count for offset, count in zip(offsets, counts, strict=True)) > held:
         raise InputError(file, "is cut short: a part of its pixels lies beyond its end", "copy it again")
     bits = page.imagewidth * page.imagelength * page.samplesperpixel * page.bitspersample
-    if page.compression == COMPRESSION.NONE and sum(counts) < bits // 8:
+    if sum(counts) * _MOST_RATIO.get(page.compression, bits) < bits // 8:  # of others no bound is known
         cause = f"declares {page.imagewidth} x {page.imagelength} pixels and holds only {sum(counts)} bytes of them"
         raise InputError(file, cause, SAVE_AGAIN)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,6 +41,8 @@ def find_patients(path: Path, *, series: str | None = None, name: str | None = N
         path = path.resolve()
     if not path.exists():
         raise UsageError(path, "does not exist", "check the path")
+    if not (path.is_dir() or path.is_file()):
+        raise InputError(path, "is a pipe or a device, not a file", "save what it gives, and give that")
     if is_dicomdir(path):
         path = path.parent
     patients = _in_folder(path, series) if path.is_dir() else _in_file(path, series)
@@ -67,6 +70,7 @@ def _in_file(path: Path, series: str | None) -> list[Patient]:
     if not found and series is not None:
         raise UsageError(path, f"is not of series {series}", "check the UID given with --series")
     if not found:
+        _refuse_pair([path])
         raise InputError(path, "is not an image that can be read", EXPECTED)
     return named(found)
 
@@ -82,7 +86,15 @@ def _in_folder(path: Path, series: str | None) -> list[Patient]:
     found += alone + matlab.find(path, folders)
     found += tiff.find(path, [one for one in folders if one.path not in taken]) + volumes.find(path, folders)
     if not found:
+        _refuse_pair([folder.path / name for folder in folders for name in folder.others])
         count = sum(map(len, folders))
         holds = f"holds {count} file{'s' * (count != 1)}, none of which can be read" if count else "holds no files"
         raise InputError(path, holds, EXPECTED)
     return named(found)
+
+
+def _refuse_pair(files: Sequence[Path]) -> None:
+    """Says what to do with NIfTI or Analyze in two files, where there is nothing else."""
+    for file in files:
+        if file.name.lower().endswith((".hdr", ".img")):
+            raise InputError(file, "is half of a pair (.hdr, .img)", "convert it to a single .nii")

@@ -59,7 +59,8 @@ def walk(root: Path) -> Iterator[Folder]:
     """Every folder from `root` down, in natural order.
 
     Hidden files and folders, `__MACOSX`, results of brainseg itself (a folder with run.json and cohort.csv) and, beside
-    BIDS subjects, derivatives and sourcedata are passed over. Links are followed, each folder once.
+    BIDS subjects, derivatives and sourcedata are passed over. Links are followed, each folder once; one that leads
+    nowhere is a file, so that what it stands for is missed where it is read.
 
     Raises:
         MachineError: if a folder may not be read.
@@ -79,10 +80,10 @@ def walk(root: Path) -> Iterator[Folder]:
                 for entry in entries:
                     if entry.name.startswith(".") or entry.name == "__MACOSX":
                         continue
-                    if entry.is_dir():
-                        below.append(entry.name)
-                    elif entry.is_file():
+                    if _leads_nowhere(entry) or entry.is_file():
                         folder.add(entry.name)
+                    elif entry.is_dir():
+                        below.append(entry.name)
         except OSError as error:
             raise MachineError(path, f"cannot be read ({error.strerror})", "check its permissions") from error
         if parts and OWN_OUTPUT.issubset(folder.others):
@@ -94,3 +95,7 @@ def walk(root: Path) -> Iterator[Folder]:
         below.sort(key=natural, reverse=True)
         waiting.extend((path / name, (*parts, name)) for name in below)
         yield folder
+
+
+def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
+    return entry.is_symlink() and not Path(entry.path).exists()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from brainseg.writers.atomic import PARTIAL_PREFIX
 from brainseg.writers.tables import read_cohort
 
 GROUPS = ("TIFF", "NIfTI", "DICOM", "bundle, weights", "files", "runs")
+MOST_BYTES, MOST_SECONDS = 50 * 2**20, 20
 Builder = Callable[[Path], Path | None]
 
 
@@ -30,6 +34,7 @@ class Fault:
         check: looks at the case's folder of results where it is done; asserts what the outcome asks for besides.
         says: words that the case's notes or flags must hold where it is done.
         options: more of the command line.
+        frugal: the input declares far more than it holds, and nothing near it may be allocated.
     """
 
     group: str
@@ -39,13 +44,15 @@ class Fault:
     check: Callable[[Path], None] | None = None
     says: str = ""
     options: tuple[str, ...] = ()
+    frugal: bool = False
 
     def meet(self, met: Met) -> None:
         """Segments the input beside a sound patient and asserts the outcome."""
         folder = met.folder / "input" / "bad"
         folder.mkdir(parents=True)
         bad = self.build(folder) or folder
-        code, lines = met.command("segment", bad, met.sound, "--out", met.out, "-q", *self.options)
+        with met.little_memory() if self.frugal else nullcontext():
+            code, lines = met.command("segment", bad, met.sound, "--out", met.out, "-q", *self.options)
         rows = {row.case: row for row in read_cohort(met.out / "cohort.csv")}
         failures = json.loads((met.out / "failures.json").read_text(encoding="utf-8"))
         assert rows["sound"].status == "done"
@@ -102,6 +109,19 @@ class Met:
         written = self.capture.readouterr().err
         self.look(written)
         return code, written.splitlines()
+
+    @contextmanager
+    def little_memory(self) -> Iterator[None]:
+        """Asserts that what is done meanwhile never holds more than MOST_BYTES at once, nor computes MOST_SECONDS."""
+        started = time.process_time()
+        tracemalloc.start()
+        try:
+            yield
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < MOST_BYTES
+        assert time.process_time() - started < MOST_SECONDS
 
     def look(self, written: str) -> None:
         """Counts what must never be seen in the output of a command; the identity of no patient may be in it."""

@@ -72,12 +72,6 @@ def test_voxels_affine_and_spacing_are_those_of_the_file(tmp_path: Path) -> None
     assert_is_the_volume(write(tmp_path, content()))
 
 
-@pytest.mark.parametrize("name", ["flair.nii.gz", "flair.nii"])
-@pytest.mark.parametrize("packed", [True, False])
-def test_gzip_is_told_by_content_and_not_by_name(tmp_path: Path, name: str, packed: bool) -> None:
-    assert_is_the_volume(write(tmp_path, gzip.compress(content()) if packed else content(), name))
-
-
 @pytest.mark.parametrize("dtype", ["u1", "i2", "u2", "i4", "i8", "u8", "f4", "f8", ">i2", ">f8"])
 @pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
 def test_any_scalar_type_order_and_version_gives_the_same_values(tmp_path: Path, dtype: str, kind: Any) -> None:
@@ -91,33 +85,9 @@ def test_any_scalar_type_order_and_version_gives_the_same_values(tmp_path: Path,
     np.testing.assert_allclose(read_nifti(path).affine, AFFINE, atol=1e-6)
 
 
-def test_one_frame_of_four_dimensions_is_squeezed(tmp_path: Path) -> None:
-    assert_is_the_volume(write(tmp_path, bytes(image(VOXELS[..., None]).to_bytes())))
-
-
 def test_slope_and_intercept_are_applied(tmp_path: Path) -> None:
     path = write(tmp_path, content(setter(scl_slope=0.5, scl_inter=-3)))
     np.testing.assert_allclose(read_nifti(path).array, VOXELS * 0.5 - 3)
-
-
-@pytest.mark.parametrize("slope", [0.0, np.nan])
-def test_slope_of_0_or_nan_means_1(tmp_path: Path, slope: float) -> None:
-    assert_is_the_volume(write(tmp_path, content(setter(scl_slope=slope, scl_inter=7))))
-
-
-@pytest.mark.parametrize(("unit", "name", "scale"), [(1, "metre", 1000), (3, "micron", 0.001)])
-def test_lengths_in_other_units_become_mm_with_a_note(tmp_path: Path, unit: int, name: str, scale: float) -> None:
-    affine = np.diag([1 / scale, 1 / scale, 1 / scale, 1.0]) @ AFFINE
-    made = image(affine=affine)
-    made.header["xyzt_units"] = unit
-    volume = read_nifti(write(tmp_path, made.to_bytes()))
-    np.testing.assert_allclose(volume.affine, AFFINE, atol=1e-4)
-    assert volume.notes == (f"lengths given in {name}s were converted to mm",)
-
-
-@pytest.mark.parametrize("missing", ["sform_code", "qform_code"])
-def test_one_form_is_enough(tmp_path: Path, missing: str) -> None:
-    assert_is_the_volume(write(tmp_path, content(setter(**{missing: 0}))))
 
 
 def test_handedness_of_0_means_1(tmp_path: Path) -> None:
@@ -127,15 +97,6 @@ def test_handedness_of_0_means_1(tmp_path: Path) -> None:
     header["sform_code"] = 0
     header["pixdim"][0] = 0
     np.testing.assert_allclose(read_nifti(write(tmp_path, header.binaryblock + made[348:])).affine, affine, atol=1e-6)
-
-
-def sheared(header: Header) -> None:
-    header["qform_code"] = 0
-    header["srow_x"][1] = 0.2
-
-
-def apart(header: Header) -> None:
-    header["srow_x"][3] += 0.02
 
 
 def stretched(header: Header) -> None:
@@ -149,51 +110,21 @@ def floats(bad: float) -> np.ndarray:
     return array
 
 
-RGB = np.zeros((5, 6, 7), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
-PACKED = gzip.compress(content())
 BAD: dict[str, tuple[bytes, str]] = {
-    "empty": (b"", "is empty; copy it again"),
-    "empty gzip": (gzip.compress(b""), "is empty"),
-    "text": (b"not an image\n" * 40, "is not a NIfTI file"),
     "only the start of a header": (content()[:200], "is not a NIfTI file"),
-    "raw truncated": (content()[:-10], "is cut short"),
     "only a header": (content()[:352], "is cut short"),
-    "gzip truncated": (PACKED[: len(PACKED) // 2], "is cut short or damaged gzip"),
-    "gzip without its checksum": (PACKED[:-8], "is cut short or damaged gzip"),
-    "gzip with a flipped bit": (PACKED[:-6] + bytes([PACKED[-6] ^ 1]) + PACKED[-5:], "damaged gzip"),
-    "gzip of a truncated file": (gzip.compress(content()[:-10]), "is cut short: 10 bytes are missing"),
-    "a dimension of 0": (content(at("dim", 2, 0)), "declares 5 x 0 x 7 voxels"),
-    "a negative dimension": (content(at("dim", 1, -5)), "declares -5 x 6 x 7 voxels"),
-    "a dimension of 30000": (content(at("dim", 3, 30000)), "is cut short"),
-    "a bomb": (gzip.compress(content(setter(dim=[3, 30000, 30000, 30000, 1, 1, 1, 1]))), "more than the 536870912"),
-    "a lie in gzip": (gzip.compress(content(setter(dim=[3, 800, 800, 800, 1, 1, 1, 1]))), "is cut short: it has"),
     "nine dimensions": (content(at("dim", 0, 9)), "declares 9 dimensions"),
     "no dimensions": (content(at("dim", 0, 0)), "declares 0 dimensions"),
-    "pixdim of 0": (content(at("pixdim", 3, 0)), "has a voxel size of 0.5 x 0.75 x 0 (pixdim)"),
-    "negative pixdim": (content(at("pixdim", 1, -0.5)), "has a voxel size of -0.5 x 0.75 x 3 (pixdim)"),
     "pixdim NaN": (content(at("pixdim", 2, np.nan)), "has a voxel size of"),
-    "forms apart": (content(apart), "sform and qform are 0.02 mm apart"),
-    "no forms": (content(setter(sform_code=0, qform_code=0)), "sform_code and qform_code are 0"),
-    "sheared": (content(sheared), "has a sheared affine"),
     "flat sform": (content(setter(srow_z=[0, 0, 0, 1], qform_code=0)), "has voxels of 0.5 x 0.75 x 0 mm"),
     "sform NaN": (content(at("srow_x", 0, np.nan)), "has an affine that is not finite"),
     "quaternion beyond 1": (content(setter(quatern_b=3, sform_code=0)), "has a qform that is no rotation"),
     "spacing and sform differ": (content(stretched), "says two things of its spacing: sform 0.5 x 0.75 x 4 mm"),
-    "metres that are not": (content(setter(xyzt_units=1)), "has voxels of 500 x 750 x 3000 mm; check its spacing"),
-    "NaN": (content(array=floats(np.nan)), "has NaN values (1 of 210 voxels)"),
-    "infinity": (content(array=floats(np.inf)), "has infinite values (1 of 210 voxels)"),
     "beyond float32": (content(array=VOXELS * 1e40), "has infinite values"),
-    "all zero": (content(array=np.zeros_like(VOXELS)), "holds nothing: all its voxels are 0"),
-    "several frames": (content(array=np.stack([VOXELS] * 3, 3)), "holds several frames (5 x 6 x 7 x 3)"),
-    "2-D": (content(array=VOXELS[..., 0]), "is not a volume but an image of 5 x 6"),
     "a line": (content(array=VOXELS.reshape(-1, 1, 1)), "is not a volume but an image of 210 x 1 x 1"),
-    "RGB": (content(array=RGB), "holds colour values"),
-    "complex": (content(array=VOXELS.astype(np.complex64)), "holds complex values"),
     "unknown type": (content(setter(datatype=77)), "has data of an unknown type (77)"),
     "intercept NaN": (content(setter(scl_slope=2, scl_inter=np.nan)), "has an intercept that is not finite"),
     "offset NaN": (content(setter(vox_offset=np.nan)), "declares its voxels at byte nan"),
-    "Analyze": (content(setter(magic=b"")), "is Analyze"),
-    "pair": (content(setter(magic=b"ni1")), "is the header of a pair"),
 }
 
 
@@ -206,12 +137,6 @@ def test_defective_file_is_refused_with_its_cause(tmp_path: Path, name: str, cap
     assert fragment in str(caught.value)
     assert str(caught.value).startswith(f"{path}: ")
     assert capfd.readouterr().err == ""
-
-
-def test_packed_file_that_goes_on_for_ever_is_refused(tmp_path: Path) -> None:
-    path = write(tmp_path, gzip.compress(content() + bytes(2**25)))
-    with pytest.raises(InputError, match="unpacks to more than its header declares"):
-        read_nifti(path)
 
 
 def test_every_label_of_a_mask_counts_as_inside(tmp_path: Path) -> None:
