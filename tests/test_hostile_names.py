@@ -13,15 +13,16 @@ from command import Bright, brainseg, open_bundles_with
 from brainseg.phantom import make_phantom, write_phantom_nifti
 
 FORMULA = '=HYPERLINK("http:x","look")'
-SCRIPT = "<script>alert(1)<img src=x onerror=alert(2)>"
+SCRIPT = "<script>alert(1)<img src=x onerror=alert(2)>"  # a folder cannot have a slash in its name
 
 
 def test_hostile_names_are_text_in_every_table_and_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     open_bundles_with(Bright(), monkeypatch)
     monkeypatch.chdir(tmp_path)
-    phantom = make_phantom(shape=(64, 64, 12), spacing_mm=(3.6, 3.6, 12.0))
-    for name in (FORMULA.replace("/", ""), SCRIPT.replace("/", "")):
-        write_phantom_nifti(phantom, tmp_path, name)
+    for name, growth in ((FORMULA, 1.0), (SCRIPT, 1.3)):
+        write_phantom_nifti(
+            make_phantom(shape=(64, 64, 12), spacing_mm=(3.6, 3.6, 12.0), growth=growth), tmp_path, name
+        )
     broken = tmp_path / "+cmd" / "@SUM(A1)"
     broken.mkdir(parents=True)
     (broken / "flair.nii.gz").write_bytes(b"no scan")
