@@ -43,30 +43,16 @@ class Appearance:
     rings: NDArray[np.float64]
 
 
+Head = tuple[NDArray[np.float32], NDArray[np.bool_], list[int], NDArray[np.float64]]
+
+
 def appearance(flair: NDArray[Any], affine: NDArray[np.float64]) -> Appearance | None:
     """What `flair` (X, Y, Z) with its 4x4 `affine` looks like; None where nothing stands out from the air."""
-    from nibabel import orientations
-    from scipy import ndimage
-
-    native = orientations.io_orientation(affine)
-    turn = orientations.ornt_transform(native, orientations.axcodes2ornt("LPS"))
-    whole = orientations.apply_orientation(np.asarray(flair), turn)
-    steps = np.empty(3)
-    steps[native[:, 0].astype(int)] = np.linalg.norm(affine[:3, :3], axis=0)
-    thin = [max(1, round(size / most)) for size, most in zip(whole.shape, (WIDTH, WIDTH, SLICES), strict=True)]
-    smooth = ndimage.uniform_filter(whole.astype(np.float32), (thin[0], thin[1], 1))
-    image = smooth[thin[0] // 2 :: thin[0], thin[1] // 2 :: thin[1], thin[2] // 2 :: thin[2]]
-    image = np.nan_to_num(image - min(0.0, float(image.min())))
-    brightest = float(np.percentile(image, 99.8))
-    image = np.clip(image, 0, brightest)
-    tissue = ndimage.binary_opening(image > AIR * brightest, np.ones((3, 3, 1)))
-    for k in range(tissue.shape[2]):
-        tissue[..., k] = ndimage.binary_fill_holes(tissue[..., k])
-    labels, count = ndimage.label(tissue)
-    if not count:
+    found = turned_head(flair, affine, WIDTH, SLICES)
+    if found is None:
         return None
-    head = labels == 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
-    above = head.any(2)
+    image, head, thin, steps = found
+    above: NDArray[np.bool_] = np.any(head, axis=2)
     width, length = (int(np.ptp(np.flatnonzero(above.any(1 - axis)))) + 1 for axis in (0, 1))
     areas = head.sum((0, 1))
     inside = image[head]
@@ -79,6 +65,42 @@ def appearance(flair: NDArray[Any], affine: NDArray[np.float64]) -> Appearance |
         quantiles=np.quantile(inside, QUANTILES) / inside.mean(),
         rings=_rings(image, head, areas),
     )
+
+
+def turned_head(flair: NDArray[Any], affine: NDArray[np.float64], width: int, slices: int) -> Head | None:
+    """The scan turned to LPS by whole axes and thinned, and where the head lies in it; None where there is none.
+
+    Args:
+        flair: (X, Y, Z).
+        affine: 4x4, voxel index to RAS+ mm (or voxels).
+        width, slices: no more than so many pixels a side, and slices, are left.
+
+    Returns:
+        The image, 0 the darkest; the head, one piece without holes in its slices; of how many voxels along each axis
+        one is left, the one in their middle; and the length of a step of the scan along these axes.
+    """
+    from nibabel import orientations
+    from scipy import ndimage
+
+    native = orientations.io_orientation(affine)
+    turn = orientations.ornt_transform(native, orientations.axcodes2ornt("LPS"))
+    whole = orientations.apply_orientation(np.asarray(flair), turn)
+    steps = np.empty(3)
+    steps[native[:, 0].astype(int)] = np.linalg.norm(affine[:3, :3], axis=0)
+    thin = [max(1, round(size / most)) for size, most in zip(whole.shape, (width, width, slices), strict=True)]
+    smooth = ndimage.uniform_filter(whole.astype(np.float32), (thin[0], thin[1], 1))
+    image = smooth[thin[0] // 2 :: thin[0], thin[1] // 2 :: thin[1], thin[2] // 2 :: thin[2]]
+    image = np.nan_to_num(image - min(0.0, float(image.min())))
+    brightest = float(np.percentile(image, 99.8))
+    image = np.clip(image, 0, brightest)
+    tissue = ndimage.binary_opening(image > AIR * brightest, np.ones((3, 3, 1)))
+    for k in range(tissue.shape[2]):
+        tissue[..., k] = ndimage.binary_fill_holes(tissue[..., k])
+    labels, count = ndimage.label(tissue)
+    if not count:
+        return None
+    head: NDArray[np.bool_] = labels == 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
+    return image, head, thin, steps
 
 
 def _rings(image: NDArray[Any], head: NDArray[np.bool_], areas: NDArray[Any]) -> NDArray[np.float64]:

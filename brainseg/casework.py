@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from brainseg.case import Case, Segmentation
-from brainseg.errors import BrainsegError, InputError, MachineError
+from brainseg.errors import BrainsegError, InputError, MachineError, bug_place, bug_trace
 from brainseg.job import Job, Options, as_given, fingerprint, input_hashes
 from brainseg.record import MASK, RECORD, Record, new_record, read_record, write_record
 from brainseg.results import CaseDetail, CohortRow, Done, Failed
 
 if TYPE_CHECKING:
     from brainseg.bundle import Bundle
+    from brainseg.midline import Midline
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -45,8 +46,8 @@ def attempt(job: Job, step: Callable[Given, Result], *args: Given.args, **kwargs
     except MemoryError:
         error = BrainsegError(job.shown, "not enough memory", "use a machine with more")
     except Exception as bug:
-        log.debug("%s failed", job.patient.name, exc_info=True)
-        error = BrainsegError(job.shown, f"{type(bug).__name__}: {bug}", "this is a bug; run with -v and report it")
+        log.debug("%s failed\n%s", job.patient.name, bug_trace(bug))
+        error = BrainsegError(job.shown, bug_place(bug), "this is a bug; run with -v and report it")
     return Failed.of(job.patient.name, job.shown, as_given(error, job.base, job.given))
 
 
@@ -85,14 +86,14 @@ def finish(loaded: Loaded, result: Segmentation, bundles: Sequence[Bundle], out:
     started = time.perf_counter()
     job, case = loaded.job, loaded.case
     folder = out / job.patient.name
-    row, left_out = _write_case(folder, job, case, result, bundles[0], options)
+    row, left_out, midline = _write_case(folder, job, case, result, bundles[0], options)
     spent = loaded.seconds + result.seconds + time.perf_counter() - started
     row = replace(row, seconds=round(spent, 2))
     unused = job.patient.skipped
     aside = f"{unused} other file{'s were' if unused > 1 else ' was'} there and not used" if unused else ""
     notes = [note for note in (*case.notes, *left_out, job.patient.why, aside) if note]
     truth_ml = options.truth_ml.get(job.patient.name)
-    record = new_record(folder, case, loaded.made_from, loaded.hashes, notes, row, truth_ml)
+    record = new_record(folder, case, loaded.made_from, loaded.hashes, notes, row, truth_ml, midline)
     write_record(folder, record)
     return Done(row, detail_of(folder, record), fresh=True)
 
@@ -121,11 +122,12 @@ def _before(folder: Path, made_from: str) -> Record | None:
 
 def _write_case(
     folder: Path, job: Job, case: Case, result: Segmentation, bundle: Bundle, options: Options
-) -> tuple[CohortRow, list[str]]:
-    """The case's row, and what there is to say of formats that were left out."""
+) -> tuple[CohortRow, list[str], Midline | None]:
+    """The case's row, what there is to say of formats that were left out, and the midline of the head."""
     from brainseg.axial import axial_slices
     from brainseg.bundle import shipped
     from brainseg.measures import case_confidence, find_lesions, volume_ml
+    from brainseg.midline import midline_of
     from brainseg.presence import slice_presence
     from brainseg.quality import flags_of
     from brainseg.volume_error import volume_interval
@@ -137,7 +139,8 @@ def _write_case(
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / RECORD).unlink(missing_ok=True)
-    lesions = find_lesions(result.mask, result.probability, case.affine, case.spacing_mm)
+    midline = midline_of(case)
+    lesions = find_lesions(result.mask, result.probability, case.affine, case.spacing_mm, midline)
     confidence = case_confidence(result.probability, result.mask)
     in_mm = case.spacing_mm is not None
     write_mask(folder / MASK, result.mask, case.affine, in_mm=in_mm)
@@ -167,7 +170,7 @@ def _write_case(
         volume_low_ml=low,
         volume_high_ml=high,
     )
-    return row, left_out
+    return row, left_out, midline
 
 
 def detail_of(folder: Path, record: Record) -> CaseDetail:

@@ -191,8 +191,10 @@ def _manifest(bundles: Sequence[Bundle], options: Options, out: Path, jobs: Sequ
     settings = {
         key: value
         for key, value in vars(options).items()
-        if key not in ("pre", "post", "truth_ml") and value not in (None, False)
+        if key not in ("pre", "post", "series", "truth_ml") and value not in (None, False)
     }
+    if options.bundle is not None:
+        settings["bundle"] = Path(options.bundle).name  # where it lies names places, and people
     return {
         "brainseg": __version__,
         "versions": {"python": sys.version.split()[0], "torch": torch.__version__, "monai": monai.__version__},

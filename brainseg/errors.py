@@ -5,6 +5,7 @@ The command line turns a `BrainsegError` into one line on stderr and an exit cod
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 
 
@@ -47,3 +48,15 @@ class UntrustedBundleError(BrainsegError):
     """A bundle or weights whose content is not what it should be, or that would run foreign code."""
 
     exit_code = 6
+
+
+def bug_place(bug: BaseException) -> str:
+    """Kind and place of an error that nobody foresaw, without its words, which may quote a patient's data."""
+    frames = traceback.extract_tb(bug.__traceback__)
+    place = f" in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
+    return f"{type(bug).__name__}{place}"
+
+
+def bug_trace(bug: BaseException) -> str:
+    """The traceback of such an error without its words, nor those of what led to it."""
+    return "".join(traceback.format_tb(bug.__traceback__)) + bug_place(bug)

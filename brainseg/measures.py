@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainseg.case import Spacing
+from brainseg.midline import Midline, side_of
 
 Array = NDArray[Any]
 Triple = tuple[float, float, float]
@@ -46,6 +47,7 @@ class Lesion:
         box_mm: lowest and highest RAS+ mm of the outer edges of those voxels; None where the spacing is unknown. The
             sides are those of the world: on an oblique scan the box holds the voxels' box and some room.
         sphericity: as `sphericity` gives it; None where the spacing is unknown.
+        side: of the head, in the patient's own sense: "left", "right", or "both"; empty where it is unknown.
     """
 
     voxels: int
@@ -60,6 +62,7 @@ class Lesion:
     box_voxel: tuple[tuple[int, int, int], tuple[int, int, int]] | None = None
     box_mm: Box | None = None
     sphericity: float | None = None
+    side: str = ""
 
 
 def volume_voxels(mask: Array) -> int:
@@ -84,7 +87,11 @@ def axial_axis(affine: NDArray[np.float64]) -> int:
 
 
 def find_lesions(
-    mask: Array, probability: Array | None, affine: NDArray[np.float64], spacing_mm: Spacing | None
+    mask: Array,
+    probability: Array | None,
+    affine: NDArray[np.float64],
+    spacing_mm: Spacing | None,
+    midline: Midline | None = None,
 ) -> list[Lesion]:
     """The 26-connected components of `mask` (X, Y, Z), largest first.
 
@@ -93,6 +100,7 @@ def find_lesions(
         probability: of the same shape, for each lesion's confidence.
         affine: 4x4, voxel index to RAS+ mm.
         spacing_mm: of a voxel along X, Y, Z, or None where the source does not say.
+        midline: of the head, on the same grid; None where it is unknown.
     """
     from scipy import ndimage
 
@@ -105,7 +113,7 @@ def find_lesions(
     for label, box in enumerate(ndimage.find_objects(labels), start=1):
         own = labels[box] == label
         values = None if probability is None else np.asarray(probability)[box][own]
-        lesions.append(_lesion(own, tuple(part.start for part in box), values, affine, spacing_mm))
+        lesions.append(_lesion(own, tuple(part.start for part in box), values, affine, spacing_mm, midline))
     return lesions
 
 
@@ -127,9 +135,11 @@ def _lesion(
     values: Array | None,
     affine: NDArray[np.float64],
     spacing_mm: Spacing | None,
+    midline: Midline | None,
 ) -> Lesion:
     """Measures one component, cropped to its box, whose first voxel is `corner` of the whole grid."""
-    centre = np.argwhere(own).mean(axis=0) + corner
+    places = np.argwhere(own) + corner
+    centre = places.mean(axis=0)
     axis = axial_axis(affine)
     voxels = volume_voxels(own)
     last = tuple(start + size - 1 for start, size in zip(corner, own.shape, strict=True))
@@ -146,6 +156,7 @@ def _lesion(
         box_voxel=(_indices(corner), _indices(last)),
         box_mm=None if spacing_mm is None else _box_mm(corner, last, affine),
         sphericity=None if spacing_mm is None else round(sphericity(own, spacing_mm), 4),
+        side=side_of(places, midline),
     )
 
 

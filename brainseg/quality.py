@@ -35,7 +35,8 @@ FLAGS = {
     "scattered_mask": "the mask is in more pieces than any true one the network learned from",
     "format_left_out": "a file that was asked for or due could not be written; see the notes below the lesions",
     "low_confidence": "the network is unsure of much of what it marked",
-    "mask_edited": "the mask was changed after the network made it; the figures are of the mask as it is now",
+    "mask_edited": "the mask was changed after the network made it; the figures are of the mask as it is now, without "
+    "a range of true volumes, for that stands on the network's errors",
     "other_masks_earlier": "TIFF masks and DICOM SEG are still of the mask before; mask.nii.gz is the one that counts",
     "picture_earlier": "the picture shows the mask before it was changed, for slices.webp is gone",
 }

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from brainseg.bundle import file_sha256
 from brainseg.case import Case, Spacing
+from brainseg.midline import Midline
 from brainseg.results import CohortRow
 
 RECORD, MASK = "case.json", "mask.nii.gz"
@@ -28,9 +29,11 @@ class Record:
         notes: of the reader.
         row: of cohort.csv.
         shape, affine, spacing_mm: of the scan's grid, as in `Case`.
-        made, confidence: of the network's own mask: SHA-256 of mask.nii.gz, and confidence of the case.
+        made, confidence, interval_ml: of the network's own mask: SHA-256 of mask.nii.gz, confidence of the case, and
+            lowest and highest true volume that it may stand for.
         files: SHA-256 of every file as it was last written or measured.
         truth_ml: the true volume, where it is known.
+        midline: of the head, where it is known; a mask that is corrected is measured with it.
     """
 
     fingerprint: str
@@ -44,6 +47,8 @@ class Record:
     confidence: float | None
     files: dict[str, str]
     truth_ml: float | None = None
+    interval_ml: tuple[float | None, float | None] = (None, None)
+    midline: Midline | None = None
 
     def whole(self, folder: Path) -> bool:
         """Whether no file is gone from `folder`, and the mask is the one that was measured."""
@@ -63,12 +68,14 @@ def new_record(
     notes: Sequence[str],
     row: CohortRow,
     truth_ml: float | None,
+    midline: Midline | None,
 ) -> Record:
     """The record of a case whose results lie in `folder`; the other arguments are the attributes of `Record`."""
     files = hashes_of(folder)
     grid = case.shape, case.affine, case.spacing_mm
     made = files[MASK], row.confidence
-    return Record(made_from, inputs, tuple(notes), row, *grid, *made, files=files, truth_ml=truth_ml)
+    interval_ml = row.volume_low_ml, row.volume_high_ml
+    return Record(made_from, inputs, tuple(notes), row, *grid, *made, files, truth_ml, interval_ml, midline)
 
 
 def hashes_of(folder: Path) -> dict[str, str]:
@@ -91,6 +98,8 @@ def read_record(folder: Path) -> Record | None:
         row = {**content["row"], "case": folder.name, "flags": tuple(content["row"]["flags"])}
         x, y, z = (int(size) for size in content["shape"])
         spacing_mm = content["spacing_mm"]
+        low, high = content.get("interval_ml") or (row.get("volume_low_ml"), row.get("volume_high_ml"))
+        plane = _plane(content.get("midline"))
         record = Record(
             fingerprint=content["fingerprint"],
             inputs=dict(content["inputs"]),
@@ -105,7 +114,16 @@ def read_record(folder: Path) -> Record | None:
             confidence=content["confidence"],
             files=dict(content["files"]),
             truth_ml=content["truth_ml"],
+            interval_ml=(low, high),
+            midline=None if plane is None else Midline(plane),
         )
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         return None
     return record if MASK in record.files else None
+
+
+def _plane(midline: Any) -> tuple[float, float, float, float] | None:
+    if midline is None:
+        return None
+    a, b, c, d = (float(value) for value in midline["plane"])
+    return a, b, c, d

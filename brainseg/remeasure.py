@@ -44,7 +44,7 @@ def remeasured(folder: Path, record: Record) -> Record:
     confidence = record.confidence
     if edited:
         confidence = None if probability is None else round(case_confidence(probability, mask), 4)
-    lesions = find_lesions(mask, probability, record.affine, record.spacing_mm)
+    lesions = find_lesions(mask, probability, record.affine, record.spacing_mm, record.midline)
     there = hashes_of(folder)
 
     def stands(name: str) -> bool:
@@ -62,8 +62,8 @@ def remeasured(folder: Path, record: Record) -> Record:
         record.row,
         volume_ml=None if record.spacing_mm is None else volume_ml(mask, record.spacing_mm),
         volume_voxels=int(mask.sum()),
-        volume_low_ml=None if edited else record.row.volume_low_ml,
-        volume_high_ml=None if edited else record.row.volume_high_ml,
+        volume_low_ml=None if edited else record.interval_ml[0],  # by the errors of the network, not of who edits
+        volume_high_ml=None if edited else record.interval_ml[1],
         lesions=len(lesions),
         confidence=confidence,
         flags=flags_of_correction(

@@ -23,7 +23,8 @@ class CohortRow:
         input: where it came from, relative to the input path.
         error: `<cause>; <what to do>`, or empty.
         volume_low_ml, volume_high_ml: the true volumes that 95% of such measurements come from, by the errors of the
-            network's cross-validation; None where that or the volume is not known, or nothing bounds it.
+            network's cross-validation; None where that or the volume is not known, nothing bounds it, or a person
+            changed the mask: it is then no measurement of the network's, and how far people err is not known.
     """
 
     case: str

@@ -208,6 +208,14 @@ def _one_slice_each(name: str) -> dict[str, int]:
     return {"slices_per_patient": 1, "batch_size": usual["batch_size"] * usual["slices_per_patient"]}
 
 
+def told_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """`settings` as a run tells of them: of a path, which names places and people, its last part."""
+    return {
+        key: Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+        for key, value in settings.items()
+    }
+
+
 def newest_state(root: Path) -> Path:
     """The newest training state under `root` that can be read; one that cannot is named in the log.
 
@@ -282,7 +290,7 @@ def _record(run: Run, *, weights_sha256: str | None) -> None:
         "brainseg": __version__,
         "bundle": run.bundle,
         "fold": run.fold,
-        "settings": dict(run.settings),
+        "settings": told_settings(run.settings),
         "weights_sha256": weights_sha256,
         **_apart(run),
     }

@@ -80,10 +80,9 @@ def train(name: str, fold: int, out: Path, common: list[str], epochs: int | None
     resume = []
     if list((root / "models").glob("state_checkpoint_epoch=*.pt")):
         resume = ["--resume"]
-        settings = [
-            f"{key}={json.dumps(value)}"
-            for key, value in json.loads((root / "run.json").read_text())["settings"].items()
-        ]
+        paths = [one for one in settings if Path(one.partition("=")[2]).is_absolute()]  # a run keeps their names only
+        recorded = json.loads((root / "run.json").read_text())["settings"]
+        settings = [*(f"{key}={json.dumps(value)}" for key, value in recorded.items()), *paths]
     else:
         shutil.rmtree(root, ignore_errors=True)
         epochs = epochs or tunables(name)["max_epochs"]

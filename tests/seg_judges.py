@@ -19,6 +19,7 @@ from brainseg.case import Case, Segmentation
 from brainseg.writers.dicom_seg import write_dicom_seg
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+WITHIN_MM = 1e-3
 needs_dciodvfy = pytest.mark.skipif(
     shutil.which("dciodvfy") is None, reason="dciodvfy (Debian's dicom3tools) is not installed"
 )
@@ -48,15 +49,31 @@ def read_by_highdicom(path: Path, case: Case) -> np.ndarray:
 
 
 def read_by_itk(path: Path, case: Case) -> np.ndarray:
+    array, affine = itk_volume(path)
+    return resliced(array > 0, affine, case)
+
+
+def itk_volume(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The voxels (X, Y, Z) of a file as ITK reads it, and the affine (LPS) from its origin, spacing and direction."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import itk
 
         image = itk.imread(str(path), itk.UC)
+    return np.asarray(image).transpose(2, 1, 0), itk_affine(image)
+
+
+def itk_affine(image: Any) -> np.ndarray:
     affine = np.eye(4)
     affine[:3, :3] = np.asarray(image.GetDirection()) @ np.diag(list(image.GetSpacing()))
     affine[:3, 3] = list(image.GetOrigin())
-    return resliced(np.asarray(image).transpose(2, 1, 0) > 0, affine, case)
+    return affine
+
+
+def farthest_corner_mm(shape: tuple[int, ...], one: np.ndarray, other: np.ndarray) -> float:
+    """How far apart two affines put a corner of a grid at most."""
+    corners = np.array([[*np.array(corner) * (np.array(shape) - 1), 1] for corner in np.ndindex(2, 2, 2)])
+    return float(np.linalg.norm((corners @ (one - other).T)[:, :3], axis=1).max())
 
 
 def read_by_tags(path: Path, case: Case) -> np.ndarray:
@@ -70,7 +87,7 @@ def read_by_tags(path: Path, case: Case) -> np.ndarray:
         position = np.array(groups.PlanePositionSequence[0].ImagePositionPatient, float)
         for j, i in np.argwhere(frame):
             point = LPS @ np.append(position + row * across * i + column * down * j, 1)
-            mask[place(np.linalg.inv(case.affine) @ point)] = 1
+            mask[place(point, case)] = 1
     return mask
 
 
@@ -78,13 +95,14 @@ def resliced(array: np.ndarray, affine_lps: np.ndarray, case: Case) -> np.ndarra
     """Another reader's voxels, put where it says that they are."""
     mask = np.zeros(case.shape, np.uint8)
     for voxel in np.argwhere(array):
-        mask[place(np.linalg.inv(case.affine) @ LPS @ affine_lps @ [*voxel, 1])] = 1
+        mask[place(LPS @ affine_lps @ [*voxel, 1], case)] = 1
     return mask
 
 
-def place(index: np.ndarray) -> tuple[int, ...]:
-    whole = np.rint(index[:3]).astype(int)
-    np.testing.assert_allclose(index[:3], whole, atol=1e-3)
+def place(point: np.ndarray, case: Case) -> tuple[int, ...]:
+    """The voxel of the case at a point (RAS+ mm), which must be its middle."""
+    whole = np.rint((np.linalg.inv(case.affine) @ point)[:3]).astype(int)
+    assert np.linalg.norm((case.affine @ [*whole, 1] - point)[:3]) < WITHIN_MM
     return tuple(whole)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
+from planted import found_in, plant_in_dicom, plant_in_nifti
 from served import files_under, needs_gradio, served
 
 from brainseg.app.guard import POLICY
-from brainseg.phantom import make_phantom, write_phantom_nifti
+from brainseg.phantom import make_phantom, write_phantom_dicom, write_phantom_nifti
 
 pytestmark = [
     needs_gradio,
@@ -78,6 +80,21 @@ def test_refusal_is_in_words_and_takes_upload_and_former_mask_away(client: Any, 
     assert not download["visible"]
     assert files_under(temporary) == []
     uploaded(client, "never_read.nii", b"left by somebody who went away")
+
+
+def test_nothing_planted_in_an_upload_is_shown_sent_back_or_kept(client: Any, temporary: Path, tmp_path: Path) -> None:
+    phantom = make_phantom(shape=(64, 64, 12), spacing_mm=(3.6, 3.6, 12.0))
+    scan = write_phantom_nifti(phantom, tmp_path) / "flair.nii.gz"
+    plant_in_nifti(scan.parent)
+    plant_in_dicom(write_phantom_dicom(phantom, tmp_path / "dicom", "one"))
+    packed = Path(shutil.make_archive(str(tmp_path / "one"), "zip", tmp_path / "dicom"))
+    for path in (scan, packed):
+        assert found_in(path.read_bytes())
+        answer = shown(client, uploaded(client, path.name, path.read_bytes()))
+        kept = [temporary / one for one in temporary.rglob("*") if one.is_file()]
+        sent = client.get(answer[4]["value"]["url"]).content
+        for content in (json.dumps(answer).encode(), sent, *(one.read_bytes() for one in kept)):
+            assert found_in(content) == set()
 
 
 def test_browser_is_told_to_ask_nobody_else_and_to_keep_nothing(client: Any) -> None:

@@ -183,7 +183,11 @@ def candidate(uid: str, slices: int = 20, **says: Any) -> Candidate:
         ),
         ([candidate("a", 99, **FLAIR, image_type=("DERIVED", "SECONDARY", "MPR")), candidate("b", **FLAIR)], 1, "its"),
         ([candidate("a", 99, **{**FLAIR, "orientation": SAGITTAL}), candidate("b", **FLAIR)], 1, "is axial with 20"),
-        ([candidate("a", 20, **FLAIR), candidate("b", 40, **FLAIR)], 1, "not a (AX FLAIR, 20 slices)"),
+        (
+            [candidate("a", 20, **FLAIR), candidate("b", 40, **FLAIR)],
+            1,
+            "is axial with 40 slices, not the axial with 20 slices",
+        ),
         ([candidate("a", **FLAIR, number=9), candidate("b", **FLAIR, number=4)], 1, "of 2 FLAIR series"),
         ([candidate("a", **FLAIR, image_type=("DERIVED", "SECONDARY"))], 0, "its description says FLAIR"),
     ],

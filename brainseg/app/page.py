@@ -11,7 +11,7 @@ import gradio as gr
 
 from brainseg.app.result import refusal_html, result_html
 from brainseg.app.visit import Networks, Visit, Visits, uploaded
-from brainseg.errors import BrainsegError, MachineError
+from brainseg.errors import BrainsegError, MachineError, bug_trace
 from brainseg.writers.overlay import NOTICE
 
 log = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ class Page:
             except MemoryError:
                 return _refused(visit, str(MachineError("memory", "not enough", "use a smaller volume")))
             except Exception as error:  # the page goes on; -v shows where
-                log.debug("the page failed", exc_info=True)
+                log.debug("the page failed\n%s", bug_trace(error))
                 return _refused(visit, f"brainseg: {type(error).__name__}; this is a bug, -v shows where")
         return (
             _patients(visit),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-import traceback
 
 import click
 
@@ -20,7 +19,7 @@ from brainseg.cli.report import report
 from brainseg.cli.saliency import saliency
 from brainseg.cli.segment import segment
 from brainseg.cli.train import train
-from brainseg.errors import BrainsegError, MachineError
+from brainseg.errors import BrainsegError, MachineError, bug_place, bug_trace
 
 INTERRUPTED = 130
 BUG = 1
@@ -57,7 +56,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(MachineError.exit_code)
     except Exception as error:
         if logging.getLogger("brainseg").isEnabledFor(logging.DEBUG):
-            traceback.print_exc()
-        click.echo(f"error: brainseg: {type(error).__name__}: {error}; this is a bug, -v shows where", err=True)
+            click.echo(bug_trace(error), err=True)
+        click.echo(f"error: brainseg: {bug_place(error)}; this is a bug, -v shows how it came there", err=True)
         sys.exit(BUG)
     sys.exit(code if isinstance(code, int) else 0)

@@ -96,7 +96,7 @@ def train(
         return
     validated = [by_name[name] for name in run.validated_on]
     with progress("review", len(validated), quiet=quiet) as advance:
-        result = review_run(run.root, validated, settings=dict(run.settings), advance=advance)
+        result = review_run(run.root, validated, settings=training.told_settings(run.settings), advance=advance)
     click.echo(markdown(result), nl=False)
 
 

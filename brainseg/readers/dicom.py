@@ -211,7 +211,7 @@ def _refuse_kinds(where: Path, label: str, slices: Sequence[_Slice]) -> None:
         if not header.image:
             raise InputError(item.file, "holds no image", f"remove it, or {AGAIN}")
         if samples != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2"):
-            raise InputError(item.file, f"is a colour image ({photometric or 'unknown'})", "give the grey images")
+            raise InputError(item.file, "is a colour image, or says not what it is", "give the grey images")
 
 
 def _refuse_other_than_flair(where: Path, label: str, slices: Sequence[_Slice]) -> None:

@@ -2,8 +2,9 @@
 
 They are read here and not by ITK, which a damaged header can crash (heap corruption in its MetaImage parser) and which
 fills in what a header does not say: a spacing of 1, axes along the patient's, no conversion for a NRRD without `space`.
-That is refused here, and so is a header that points at data outside its own folder. MetaImage is LPS+, NRRD says what
-it is; both become RAS+ here. ITK is the judge in the tests.
+That is refused here, and so is a header that points at data outside its own folder. No message quotes a header, which
+may name a patient or a place. MetaImage is LPS+, NRRD says what it is; both become RAS+ here. ITK is the judge in the
+tests.
 
 https://itk.org/Wiki/MetaIO/Documentation, https://teem.sourceforge.net/nrrd/format.html
 """
@@ -153,14 +154,14 @@ def _numbers(path: Path, what: str, text: str, count: int | None = None) -> list
     except ValueError:
         values = []
     if not values or (count is not None and len(values) != count) or not np.isfinite(values).all():
-        raise InputError(path, f"has {what} that cannot be read ({text[:40]!r})", AGAIN)
+        raise InputError(path, f"has {what} that cannot be read", AGAIN)
     return values
 
 
 def _whole(path: Path, what: str, text: str, count: int | None = None) -> list[int]:
     values = _numbers(path, what, text, count)
     if any(value != int(value) for value in values):
-        raise InputError(path, f"has {what} that are not whole numbers ({text[:40]!r})", AGAIN)
+        raise InputError(path, f"has {what} that are not whole numbers", AGAIN)
     return [int(value) for value in values]
 
 
@@ -205,7 +206,7 @@ def _metaimage(path: Path, start: bytes) -> _Header:
         raise InputError(path, f"holds {channels} values a voxel (colour or vector)", "give a scalar volume")
     code = _META_TYPES.get(first("type", "elementtype").upper())
     if code is None:
-        raise InputError(path, f"has values of type {fields['elementtype'][:40]!r}", "save it as MET_FLOAT")
+        raise InputError(path, "has values of a type that is not read", "save it as MET_FLOAT")
     big = true("elementbyteordermsb") or true("binarydatabyteordermsb")
     named = fields["elementdatafile"]
     data, begin = (path, at) if named.lower() == "local" else (_beside(path, named), 0)
@@ -229,13 +230,13 @@ def _nrrd(path: Path, start: bytes) -> _Header:
     grid = _nrrd_grid(path, fields)
     packed = {"raw": "", "gzip": "gzip", "gz": "gzip"}.get(fields.get("encoding", "").lower())
     if packed is None:
-        raise InputError(path, f"has the encoding {fields.get('encoding', '')[:40]!r}", "save it as raw or gzip")
+        raise InputError(path, "has an encoding that is not read", "save it as raw or gzip")
     if any(fields.get(key, "0") != "0" for key in ("byteskip", "lineskip")):
         raise InputError(path, "skips bytes or lines of its data", CONVERT)
     kind = " ".join(fields.get("type", "").lower().split())
     code = next((code for code, names in _NRRD_TYPES.items() if kind in names.split(", ")), None)
     if code is None:
-        raise InputError(path, f"has values of type {kind[:40]!r}", "save it as float")
+        raise InputError(path, "has values of a type that is not read", "save it as float")
     order = {"little": "<", "big": ">"}.get(fields.get("endian", "").lower())
     if order is None and np.dtype(code).itemsize > 1:
         raise InputError(path, "says nothing of its byte order (endian)", AGAIN)
@@ -253,10 +254,10 @@ def _nrrd_grid(path: Path, fields: dict[str, str]) -> Grid:
             raise InputError(path, f"says nothing of its {what}", GEOMETRY)
     space = fields.get("space", "").lower()
     if space not in _SPACES:
-        raise InputError(path, f"says nothing of its orientation (space {space[:40]!r})", GEOMETRY)
+        raise InputError(path, "says nothing of its orientation", GEOMETRY)
     units = set(fields.get("spaceunits", '"mm"').lower().replace('"', " ").split())
     if units - {"mm", "none", "???"}:
-        raise InputError(path, f"is measured in {' and '.join(sorted(units))[:40]!r}, not mm", "export it in mm")
+        raise InputError(path, "is not measured in mm", "export it in mm")
     sizes = _whole(path, "sizes", fields["sizes"])
     directions = re.findall(r"none|\([^()]*\)", fields["spacedirections"])
     if len(directions) != len(sizes):
@@ -282,10 +283,10 @@ def _beside(path: Path, named: str) -> Path:
         raise InputError(path, "keeps its voxels in several files", CONVERT)
     place = PurePath(named.replace("\\", "/"))
     if place.is_absolute() or ".." in place.parts or not named:
-        raise InputError(path, f"points at voxels outside its folder ({named[:80]!r})", CONVERT)
+        raise InputError(path, "points at voxels outside its folder", CONVERT)
     data = path.parent / place
     if "\0" in named or len(named) > LONGEST_NAME or not data.is_file():
-        raise InputError(path, f"needs {named[:80]!r} beside it, which is not there", "copy both files")
+        raise InputError(path, "names a file of voxels beside it, which is not there", "copy both files")
     return data
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from brainseg.study.headers import Header
+from brainseg.study.headers import Header, told
 
 _FLAIR = re.compile(r"flair|dark[ _-]*fluid|\btirm|_tirm")
 _T1 = re.compile(r"(?<![a-z0-9])(?:[23]d|se|ax|sag|cor)?t1|mprage|mp2?[ _-]rage|spgr|bravo|(?<![a-z])tfl")
@@ -33,6 +33,7 @@ _ASIDE = re.compile(
     r"screen ?s\w+|phoenix\w*|sub(?![ _-]?[0-9])|subtraction|fieldmap|cbf|cbv|mtt|ttp|calibration|asset)(?![a-z])"
 )
 _ASIDE_TYPES = {"LOCALIZER", "ADC", "FA", "TRACEW", "MPR", "MIN_IP", "PROJECTION IMAGE", "REFORMATTED", "SCREEN SAVE"}
+_OTHER_MODALITIES = {"CT", "PT", "NM", "US", "XA", "CR", "DX", "MG", "RF", "OT"}
 _NO_IMAGES = {"SEG", "SR", "PR", "KO", "RTSTRUCT", "RTPLAN", "RTDOSE", "REG", "DOC", "FID", "RWV", "PLAN", "M3D"}
 
 
@@ -65,7 +66,8 @@ class Candidate:
 def flair_evidence(header: Header) -> tuple[bool, str]:
     """Whether a header says FLAIR, and the reason as a clause ("its description says FLAIR")."""
     if header.modality != "MR":
-        return False, f"its modality is {header.modality or 'not given'}, not MR"
+        said = header.modality if header.modality in _OTHER_MODALITIES else "something else"
+        return False, f"its modality is {said if header.modality else 'not given'}, not MR"
     words = _words(header)
     by_physics = _physics(header)
     if _FLAIR.search(words) and not _T1_FLAIR.search(words):
@@ -115,11 +117,12 @@ def _best_flair(candidates: Sequence[Candidate], flairs: list[int], says: dict[i
     best = min(flairs, key=lambda i: ranks[i])
     tied = tuple(i for i in flairs if ranks[i] == ranks[best])
     why = says[best][1]
-    if len(flairs) > 1:
-        rest = "; ".join(_described(candidates[i]) for i in flairs if i != best)
-        own = candidates[best]
-        slices = f"{own.slices} slice{'s' * (own.slices != 1)}"
-        why = f"{why}; of {len(flairs)} FLAIR series the one taken is {_plane(own.header)} with {slices}, not {rest}"
+    others = [i for i in flairs if i != best]
+    if others:
+        taken, *rest = (
+            f"{_plane(one.header)} with {_counted(one)}" for one in (candidates[i] for i in (best, *others))
+        )
+        why = f"{why}; of {len(flairs)} FLAIR series the one taken is {taken}, not the {' or '.join(rest)}"
     return Choice(best, why, certain=True, tied=tied if len(tied) > 1 else ())
 
 
@@ -139,8 +142,12 @@ def listed(candidates: Sequence[Candidate], which: Sequence[int], most: int = 12
 
 def _described(candidate: Candidate) -> str:
     header = candidate.header
-    what = header.description or header.protocol or "no description"
-    return f"{header.series_uid} ({what}, {candidate.slices} slice{'s' * (candidate.slices != 1)})"
+    what = told(header.description or header.protocol) or "no description"
+    return f"{header.series_uid} ({what}, {_counted(candidate)})"
+
+
+def _counted(candidate: Candidate) -> str:
+    return f"{candidate.slices} slice{'s' * (candidate.slices != 1)}"
 
 
 def _words(header: Header) -> str:

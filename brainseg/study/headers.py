@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -35,6 +36,16 @@ TAGS = [
 ]
 LARGEST_INFLATED = 2**28
 _FIRST_TAGS = {bytes([group, 0, element, 0]) for group in (2, 8) for element in range(32)}  # low ones, little-endian
+_TELLING = re.compile(
+    r"(?:ax|axial|sag|sagittal|cor|coronal|tra|transversal?|obl|oblique|3d|2d|[23]d?t[12]w?|t[12]w?|pd|flair|dark|fluid|"
+    r"tirm|stir|ir|se|tse|fse|ge|gre|epi|spgr|bravo|mprage|mp2?rage|space|cube|vista|blade|propeller|fs|fatsat|sat|dixon|"
+    r"pre|post|gd|gad|gado|gadolinium|ce|km|contrast|without|with|no|non|wo|w|plain|native|c|dwi|dti|adc|fa|b[0-9]{1,4}|"
+    r"trace|swi|swan|tof|mra|mrv|perf|perfusion|dsc|dce|asl|loc|localizer|localiser|scout|mpr|mip|reformat|sub|map|"
+    r"iso|isotropic|brain|head|skull|stripped|registered|te|tr|ti|mm|ms|of|on|the|and|"
+    r"seg|segmentation|segments?|tumou?r|lesions?|glioma|glioblastoma|gbm|lgg|hgg|edema|oedema|enhancing|necrosis|core|ai|"
+    r"whole|mask|roi|label|manual|manually|corrected|reviewed|approved|automatic|automated|auto|final|by|hand|"
+    r"abnormality|research|use|only|[0-9]{1,2})"
+)
 
 
 @dataclass(frozen=True)
@@ -177,8 +188,14 @@ def number(ds: Any, keyword: str) -> float | None:
 
 
 def shown(description: str) -> str:
-    """A SeriesDescription fit for a message: printable, one line, not long."""
+    """A SeriesDescription to be searched for words: printable, one line, not long; messages have `told` of it alone."""
     return " ".join("".join(c if c.isprintable() else " " for c in description).split())[:64]
+
+
+def told(description: str) -> str:
+    """The words of a SeriesDescription that say what was scanned or drawn; it is free text and may name anybody."""
+    words = re.split(r"[^A-Za-z0-9]+", description)
+    return " ".join(word for word in words if _TELLING.fullmatch(word.lower()))
 
 
 def _refuse_bomb(path: Path) -> None:

@@ -126,7 +126,9 @@ def choose_truth(files: Iterable[Path], flair: Path, flair_uid: str) -> tuple[Se
     if len(best) > 1:
         return None, f"{len(best)} DICOM SEGs of the tumour lie beside it and none is taken"
     where = "" if flair_uid in best[0].refers_to else ", on another series"
-    return best[0], f"its mask is the DICOM SEG {best[0].description or best[0].file.name}, {best[0].drawn}{where}"
+    return best[
+        0
+    ], f"its mask is the DICOM SEG {headers.told(best[0].description) or best[0].file.name}, {best[0].drawn}{where}"
 
 
 def truth_cautions(patients: Sequence[Patient]) -> tuple[str, ...]:

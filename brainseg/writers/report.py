@@ -135,6 +135,7 @@ class _Shown:
             "truth_ml": detail.truth_ml,
             "notes": [note[:1].upper() + note[1:] for note in detail.notes],
             "table": detail.lesions[:MOST_LESIONS],
+            "any_side": any(lesion.side for lesion in detail.lesions),
             "more": max(0, len(detail.lesions) - MOST_LESIONS),
             "picture": _Picture(detail.overlay, self.overlay_room) if detail.overlay else None,
             "scroller": lambda: self._scroller(detail),

@@ -51,7 +51,8 @@ BOX_COLUMNS = (  # after those that every lesions.csv has had
     *(f"box_{end}_{axis}" for end in ("first", "last") for axis in "ijk"),
     *(f"box_{end}_{axis}_mm" for end in ("low", "high") for axis in "xyz"),
 )
-SPHERICITY = "sphericity"
+SPHERICITY, SIDE = "sphericity", "side"
+LATER_COLUMNS = (*BOX_COLUMNS, SPHERICITY, SIDE)
 SLICE_COLUMNS = ("slice", "area_voxels", "area_mm2", "probability", "present")
 
 # A spreadsheet runs a cell that begins so. An apostrophe before it disarms it; cells that already look disarmed get
@@ -83,21 +84,23 @@ def write_lesions(path: Path, lesions: Iterable[Lesion]) -> None:
 
     Centroids and boxes are RAS+ mm (x, y, z) and voxel indices counted from 0 (i, j, k), of a box the first and the
     last, both included; slices are counted from 1, as viewers and file names do. Millimetres and millilitres are blank
-    where the spacing is unknown.
+    where the spacing is unknown. The side is the patient's own left or right of the head's midline, "both" where at
+    least a tenth of the lesion lies on either side; it is blank where slices stand alone or may be of any plane, and
+    where the head has no halves that are alike.
     """
     rows = (_lesion_cells(number, lesion) for number, lesion in enumerate(lesions, start=1))
-    write_table(path, (*LESION_COLUMNS, *BOX_COLUMNS, SPHERICITY), rows)
+    write_table(path, (*LESION_COLUMNS, *LATER_COLUMNS), rows)
 
 
 def read_lesions(path: Path) -> list[Lesion]:
-    """The lesions of a lesions.csv that `write_lesions` wrote, now or before it had boxes.
+    """The lesions of a lesions.csv that `write_lesions` wrote, now or before it had boxes or sides.
 
     Raises:
         InputError: if it is not such a table.
     """
     return [
         _row_or_error(path, number, _lesion, cells)
-        for number, cells in enumerate(_read_csv(path, LESION_COLUMNS, (*BOX_COLUMNS, SPHERICITY)), start=2)
+        for number, cells in enumerate(_read_csv(path, LESION_COLUMNS, LATER_COLUMNS[:-1], LATER_COLUMNS), start=2)
     ]
 
 
@@ -173,6 +176,7 @@ def _lesion_cells(number: int, lesion: Lesion) -> tuple[Any, ...]:
         *(index for end in lesion.box_voxel or (_UNKNOWN, _UNKNOWN) for index in end),
         *(place for end in lesion.box_mm or (_UNKNOWN, _UNKNOWN) for place in end),
         lesion.sphericity,
+        lesion.side,
     )
 
 
@@ -191,6 +195,7 @@ def _lesion(cells: Mapping[str, str]) -> Lesion:
         box_voxel=_box(cells, BOX_COLUMNS[:6], int),
         box_mm=_box(cells, BOX_COLUMNS[6:], float),
         sphericity=_float(cells.get(SPHERICITY, "")),
+        side=cells.get(SIDE, ""),
     )
 
 
@@ -229,10 +234,10 @@ def read_table(path: Path, remedy: str) -> tuple[list[str], list[dict[str, str]]
     return header, [dict(zip(header, row, strict=True)) for row in rows]
 
 
-def _read_csv(path: Path, columns: Sequence[str], later: Sequence[str] = ()) -> list[dict[str, str]]:
-    """Rows of a table with `columns`, and with all or none of those that came `later`."""
+def _read_csv(path: Path, columns: Sequence[str], *later: Sequence[str]) -> list[dict[str, str]]:
+    """Rows of a table with `columns` alone, or with those of one of the `later` versions after them."""
     header, rows = read_table(path, "run segment again, or brainseg report")
-    if header not in (list(columns), [*columns, *later]):
+    if header not in ([*columns, *more] for more in ((), *later)):
         raise InputError(path, f"does not have the columns {','.join(columns)}", "run segment again")
     return rows
 

@@ -20,12 +20,14 @@ from pydicom.uid import (
     JPEG2000Lossless,
     RLELossless,
 )
+from seg_judges import WITHIN_MM, farthest_corner_mm, itk_affine, itk_volume, marker
 
 from brainseg.errors import InputError
 from brainseg.readers import dicom
 from brainseg.readers.dicom import read_dicom
 from brainseg.readers.volume import Volume
 from brainseg.study import Series
+from brainseg.writers.nifti import write_mask
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 DIRECTIONS = [
@@ -92,9 +94,12 @@ def test_every_orientation_agrees_with_its_tags_with_highdicom_and_with_itk(
     np.testing.assert_allclose(point[:3], [k, j, i], atol=1e-6)
     assert judge.array[k, j, i] == volume.array[1, 2, 3]
     image = itk_image(tmp_path)
-    ras = volume.affine @ voxel
-    index = image.TransformPhysicalPointToIndex([float(v) for v in (LPS @ ras)[:3]])
-    assert image.GetPixel(index) == volume.array[1, 2, 3]
+    np.testing.assert_array_equal(np.asarray(image).transpose(2, 1, 0), volume.array)
+    assert farthest_corner_mm(volume.array.shape, LPS @ itk_affine(image), volume.affine) < WITHIN_MM
+    write_mask(tmp_path / "mask.nii.gz", marker(volume.array.shape), volume.affine)
+    mask, theirs = itk_volume(tmp_path / "mask.nii.gz")
+    np.testing.assert_array_equal(mask, marker(volume.array.shape))
+    assert farthest_corner_mm(mask.shape, theirs, itk_affine(image)) < WITHIN_MM
 
 
 def test_slope_and_intercept_of_each_slice_are_applied(tmp_path: Path) -> None:

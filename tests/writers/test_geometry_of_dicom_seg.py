@@ -21,6 +21,8 @@ from brainseg.errors import InputError
 from brainseg.phantom import write_phantom_dicom
 from brainseg.readers import read_case
 
+# A DICOM series has no handedness: its slices are stacked along row x column, whichever way they were numbered. So the
+# 48 signed permutations of the axes are 24 orientations of a slice, each numbered in both directions.
 DIRECTIONS = [
     (*np.eye(3)[a] * sa, *np.eye(3)[b] * sb)
     for a, b in permutations(range(3), 2)

@@ -3,7 +3,9 @@ import itertools
 import nibabel as nib
 import numpy as np
 import pytest
+from seg_judges import LPS, WITHIN_MM, farthest_corner_mm, itk_volume, marker
 
+from brainseg.readers.nifti import read_nifti
 from brainseg.writers.nifti import write_mask, write_probability
 
 OBLIQUE = nib.affines.from_matvec(
@@ -42,12 +44,18 @@ def test_sheared_affine_goes_to_the_sform_alone(tmp_path):
 
 @pytest.mark.parametrize("flips", list(itertools.product((1, -1), repeat=3)))
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
-def test_all_48_orientations_keep_their_affine(tmp_path, order, flips):
+def test_all_48_orientations_keep_their_affine_and_are_read_back_by_brainseg_nibabel_and_itk(tmp_path, order, flips):
     affine = np.eye(4)
     affine[:3, :3] = np.diag([0.9, 1.1, 3.0])[:, list(order)] * flips
     affine[:3, 3] = (7, -9, 11)
-    write_mask(tmp_path / "mask.nii", mask_of(), affine)
+    write_mask(tmp_path / "mask.nii", marker((5, 6, 4)), affine)
+    array, lps = itk_volume(tmp_path / "mask.nii")
+    assert farthest_corner_mm(array.shape, LPS @ lps, affine) < WITHIN_MM
+    volume = read_nifti(tmp_path / "mask.nii")
+    assert farthest_corner_mm(array.shape, volume.affine, affine) < WITHIN_MM
     image = nib.load(tmp_path / "mask.nii")
+    for read in (array, volume.array, np.asarray(image.dataobj)):
+        np.testing.assert_array_equal(read, marker((5, 6, 4)))
     np.testing.assert_allclose(image.get_sform(), affine, atol=1e-6)
     qform, code = image.get_qform(coded=True)
     assert code == 1

@@ -106,7 +106,7 @@ def test_lesions_count_slices_from_1_and_read_back(tmp_path):
 def test_lesion_of_unknown_spacing_has_blank_millimetres(tmp_path):
     lesion = Lesion(3, None, (1.0, 2.0, 3.0), None, None, 2.5, 0, 0, None)
     write_lesions(tmp_path / "lesions.csv", [lesion])
-    assert (tmp_path / "lesions.csv").read_text().splitlines()[1] == "1,,3,,,,1,2,3,,2.5,1,1," + "," * 13
+    assert (tmp_path / "lesions.csv").read_text().splitlines()[1] == "1,,3,,,,1,2,3,,2.5,1,1," + "," * 14
     assert read_lesions(tmp_path / "lesions.csv") == [lesion]
 
 
