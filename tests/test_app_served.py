@@ -73,15 +73,6 @@ def test_upload_is_segmented_its_mask_downloaded_and_no_scan_stays(
     np.testing.assert_allclose(mask.affine, phantom.affine)
 
 
-def test_refusal_is_in_words_and_takes_upload_and_former_mask_away(client: Any, temporary: Path) -> None:
-    _, _, picture, words, download = shown(client, uploaded(client, "a&b.nii", b"nothing"))
-    assert 'role="alert">a&amp;b.nii: ' in words
-    assert "<svg" not in picture
-    assert not download["visible"]
-    assert files_under(temporary) == []
-    uploaded(client, "never_read.nii", b"left by somebody who went away")
-
-
 def test_nothing_planted_in_an_upload_is_shown_sent_back_or_kept(client: Any, temporary: Path, tmp_path: Path) -> None:
     phantom = make_phantom(shape=(64, 64, 12), spacing_mm=(3.6, 3.6, 12.0))
     scan = write_phantom_nifti(phantom, tmp_path) / "flair.nii.gz"
@@ -95,6 +86,15 @@ def test_nothing_planted_in_an_upload_is_shown_sent_back_or_kept(client: Any, te
         sent = client.get(answer[4]["value"]["url"]).content
         for content in (json.dumps(answer).encode(), sent, *(one.read_bytes() for one in kept)):
             assert found_in(content) == set()
+
+
+def test_refusal_is_in_words_and_takes_upload_and_former_mask_away(client: Any, temporary: Path) -> None:
+    _, _, picture, words, download = shown(client, uploaded(client, "a&b.nii", b"nothing"))
+    assert 'role="alert">a&amp;b.nii: ' in words
+    assert "<svg" not in picture
+    assert not download["visible"]
+    assert files_under(temporary) == []
+    uploaded(client, "never_read.nii", b"left by somebody who went away")
 
 
 def test_browser_is_told_to_ask_nobody_else_and_to_keep_nothing(client: Any) -> None:

@@ -207,7 +207,7 @@ DEFECTS = [
         one(EchoTime=9, InversionTime=None, SeriesDescription="AX T1"),
         "IM0017.dcm: is not a FLAIR as the rest of",
     ),
-    refused("colour", of(coloured), "IM0003.dcm: is a colour image (RGB); give the grey images"),
+    refused("colour", of(coloured), "IM0003.dcm: is a colour image; give the grey images"),
     refused(
         "a screenshot", every(SOPClassUID=SecondaryCaptureImageStorage, ImagePositionPatient=None), "IM0003.dcm: has no"
     ),

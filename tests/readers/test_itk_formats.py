@@ -204,7 +204,7 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     "mha with flipped bits": (lambda f: flipped(f, "f.mha"), "is cut short or damaged"),
     "nrrd with flipped bits": (lambda f: flipped(f, "f.nrrd"), "is cut short or damaged"),
     "mhd without data": (lambda f: without_data(f, "f.mhd"), "names a file of voxels beside it"),
-    "nhdr without data": (lambda f: without_data(f, "f.nhdr"), "needs"),
+    "nhdr without data": (lambda f: without_data(f, "f.nhdr"), "names a file of voxels beside it, which is not there"),
     "data outside": (outside, "points at voxels outside its folder"),
     "data anywhere": (lambda f: mha(f, name="f.mhd", ElementDataFile="/etc/passwd"), "outside its folder"),
     "nrrd data outside": (lambda f: nrrd(f, data=b"", data_file="../x.raw"), "outside its folder"),
