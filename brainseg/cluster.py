@@ -82,7 +82,7 @@ def work_on(job: Job, expected: Sequence[tuple[str, str]], out: Path, options: O
         raise MachineError("--cluster", "a worker has other weights", "install one version of brainseg everywhere")
     if theirs != tuple(expected):
         there, here = theirs[0][1], expected[0][1]
-        raise MachineError("--cluster", f"a worker would run {there}, not {here}", "pass --backend torch, --device cpu")
+        raise MachineError("--cluster", f"a worker would run {there}, not {here}", "pass --backend torch --device cpu")
     loaded = attempt(job, load, job, bundles, out, options)
     if not isinstance(loaded, Loaded):
         return loaded

@@ -38,7 +38,7 @@ TIMED_SLICES, TURNS = 6, 5
 
 @dataclass
 class Agreement:
-    """Of one engine, over patients: Dice with the reference's mask, and Dice with the known mask less the reference's."""
+    """Of one engine, a patient: Dice with the reference's mask, and Dice with the known one less the reference's."""
 
     with_reference: dict[str, float] = field(default_factory=dict)
     voxels: dict[str, int] = field(default_factory=dict)
