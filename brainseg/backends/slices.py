@@ -18,7 +18,7 @@ Run = Callable[[torch.Tensor], torch.Tensor]  # slices (N, 3, H, W) to logits (N
 
 # A voxel whose logit in bfloat16 is this near the threshold may be on the other side in fp32: about one in ten is. The
 # slices with most such voxels are computed again, until so few are left, as a share of the mask, that Dice stays above
-# 0.999.
+# 0.999. The logits are those that the bundle cuts, shared with the slices above and below (`probability` in base.yaml).
 NEAR = 0.05
 UNSURE_SHARE = 0.008
 
@@ -35,7 +35,7 @@ class SliceEngine:
     def __init__(self, bundle: Bundle, name: str) -> None:
         self.name = name
         self._bundle = bundle
-        # The threshold in logits of one slice, before the bundle shares them between neighbours.
+        # The bundle's threshold in logits.
         self._level = (
             math.log(bundle.threshold / (1 - bundle.threshold)) * bundle.temperature
             if (0 < bundle.threshold < 1)
@@ -68,19 +68,23 @@ class SliceEngine:
         return result[:, 0].permute(1, 2, 0)[None].contiguous().clone()
 
     def _all(self, slices: torch.Tensor) -> torch.Tensor:
-        blank = ~slices.flatten(1).any(1)
-        blank[int(blank.int().argmax())] = False  # the first stands for all
-        wanted = torch.nonzero(~blank)[:, 0]
-        seen = slices if len(wanted) == len(slices) else slices[wanted]
-        logits = self.quick(seen)
+        logits = self._each(slices)
         if self.rounds:
             again = unsure(logits, self._level)
             if len(again):
-                logits[again] = self.exact(seen[again])
-        if len(wanted) == len(slices):
-            return logits
-        nothing = int(torch.nonzero(~seen.flatten(1).any(1))[0])
-        result = logits[nothing : nothing + 1].repeat(len(slices), 1, 1, 1)
+                logits[again] = self.exact(slices[again])
+        return logits
+
+    def _each(self, slices: torch.Tensor) -> torch.Tensor:
+        blank = ~slices.flatten(1).any(1)
+        if int(blank.sum()) < 2:
+            return self.quick(slices)
+        nothing = int(blank.int().argmax())  # the first stands for all
+        wanted = ~blank
+        wanted[nothing] = True
+        logits = self.quick(slices[wanted])
+        place = int(wanted[:nothing].sum())
+        result = logits[place : place + 1].repeat(len(slices), 1, 1, 1)
         result[wanted] = logits
         return result
 
@@ -88,9 +92,19 @@ class SliceEngine:
 def unsure(logits: torch.Tensor, level: float) -> torch.Tensor:
     """Numbers of the slices of `logits` `(N, 1, H, W)` to compute again: those with most voxels near `level`.
 
-    What is left near it in the other slices is at most `UNSURE_SHARE` of the voxels above.
+    What is left near it in the other slices is at most `UNSURE_SHARE` of the voxels above. With a slice go those above
+    and below, which it shares with.
     """
-    near = ((logits - level).abs() < NEAR).flatten(1).sum(1)
-    above = int((logits >= level).sum())
+    last = len(logits) - 1
+    places = torch.arange(len(logits))
+    below, above = (places - 1).clamp(min=0), (places + 1).clamp(max=last)
+    near = torch.stack([_near(logits, k, below, above, level) for k in places.tolist()])
+    marked = int((logits >= level).sum())
     order = near.argsort(stable=True)
-    return order[near[order].cumsum(0) > UNSURE_SHARE * above].sort().values
+    chosen = order[near[order].cumsum(0) > UNSURE_SHARE * marked]
+    return torch.cat([below[chosen], chosen, above[chosen]]).unique()
+
+
+def _near(logits: torch.Tensor, k: int, below: torch.Tensor, above: torch.Tensor, level: float) -> torch.Tensor:
+    shared = logits[k] / 2 + (logits[below[k]] + logits[above[k]]) / 4
+    return ((shared - level).abs() < NEAR).sum()

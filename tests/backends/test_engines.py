@@ -55,15 +55,19 @@ def test_torch_is_the_bundles_own_inferer_bit_for_bit(bundle: Bundle) -> None:
     assert torch.equal(TorchEngine(bundle).logits(image), expected)
 
 
-@pytest.mark.parametrize("tta", [False, True])
 @pytest.mark.parametrize("kind", ["openvino", "rewritten"])
-def test_an_engine_in_fp32_gives_the_logits_of_torch_up_to_rounding(bundle: Bundle, kind: str, tta: bool) -> None:
+def test_an_engine_in_fp32_gives_the_logits_of_torch_up_to_rounding(bundle: Bundle, kind: str) -> None:
     image = small_image()
-    engine = of(bundle, kind, bf16=False)
+    engine, expected = of(bundle, kind, bf16=False), TorchEngine(bundle).logits(image)
     assert engine.name.endswith("-fp32")
-    torch.testing.assert_close(
-        engine.logits(image, tta=tta), TorchEngine(bundle).logits(image, tta=tta), atol=1e-4, rtol=1e-4
-    )
+    torch.testing.assert_close(engine.logits(image), expected, atol=1e-3, rtol=1e-3)
+
+
+def test_an_engine_averages_with_the_mirror_image_as_torch_does(shipped_bundle: Bundle) -> None:
+    bundle, image = replace(shipped_bundle, network=small_network("residual_unet")), small_image()
+    plain, both = (TorchEngine(bundle).logits(image, tta=tta) for tta in (False, True))
+    assert float((plain - both).abs().max()) > 0.1
+    torch.testing.assert_close(RewrittenEngine(bundle, bf16=False).logits(image, tta=True), both, atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.skipif(not backends.has_bfloat16(), reason="this CPU does not compute in bfloat16")
@@ -83,7 +87,7 @@ def test_a_network_is_its_stem_and_its_rest(bundle: Bundle) -> None:
     stem, rest = divided(network)
     assert sum(one.numel() for one in stem.parameters()) < 0.2 * sum(one.numel() for one in network.parameters())
     with torch.inference_mode():
-        torch.testing.assert_close(rest(stem(image)), bundle.network(image), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(rest(stem(image)), bundle.network(image), atol=1e-3, rtol=1e-3)
 
 
 def test_no_batch_norm_and_no_instance_norm_is_left_but_those_after_no_convolution(bundle: Bundle) -> None:
@@ -127,26 +131,28 @@ def test_a_volume_all_blank_is_one_slice_of_work(shipped_bundle: Bundle) -> None
     assert engine.seen == 1
 
 
-def test_slices_with_voxels_near_the_threshold_are_computed_again(shipped_bundle: Bundle) -> None:
+def test_slices_with_voxels_near_the_threshold_are_computed_again_with_their_neighbours(shipped_bundle: Bundle) -> None:
     bundle = replace(shipped_bundle, threshold=0.5)
-    image = torch.full((3, 32, 32, 3), 9.0)
-    image[1, 5, 5:30, 1] = 0.01  # 25 of 3072 voxels, over 0.8%
+    image = torch.full((3, 32, 32, 5), 9.0)
+    image[1, 5, :20, 1] = -8.99  # 20 of 5120 voxels that their neighbours bring to 0
+    assert Counting(bundle, "bf16").logits(image)[0, 5, 5, 1] == pytest.approx(-8.99)
+    image[1, 5:8, :20, 1] = -8.99  # 60, over 0.8%
     engine = Counting(bundle, "bf16")
     logits = engine.logits(image)[0]
-    assert torch.equal(logits[..., [0, 2]], image[1][..., [0, 2]])
-    assert torch.equal(logits[..., 1], image[1, ..., 1] + 100)
-    assert (engine.seen, engine.again) == (3, 1)
+    assert torch.equal(logits[..., 3:], image[1][..., 3:])
+    assert torch.equal(logits[..., :3], image[1, ..., :3] + 100)
+    assert (engine.seen, engine.again) == (5, 3)
 
 
 def test_what_may_stay_unsure_is_a_share_of_the_mask() -> None:
-    logits = torch.full((4, 1, 20, 50), -5.0)
+    logits = torch.full((10, 1, 20, 50), -5.0)
     logits[0] = 5.0  # 1000 voxels of mask, of which 8 may be unsure
-    for number, count in ((1, 3), (2, 5), (3, 9)):
-        logits[number, 0, 0, :count] = -0.01
-    assert unsure(logits, 0.0).tolist() == [3]
-    assert unsure(logits, 7.0).tolist() == []
-    logits[0] = -5.0
-    assert unsure(logits, 0.0).tolist() == [1, 2, 3]
+    for number, count in ((3, 3), (5, 5), (8, 9)):
+        logits[number, 0, number, :count] = 5.0  # alone in its slice: its neighbours bring it to 0
+    assert unsure(logits, 0.0).tolist() == [7, 8, 9]
+    assert unsure(logits, 20.0).tolist() == []
+    logits[0] = -5.0  # 17 of mask, of which none may be
+    assert unsure(logits, 0.0).tolist() == [2, 3, 4, 5, 6, 7, 8, 9]
 
 
 @pytest.mark.parametrize(
