@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
 Run = Callable[[torch.Tensor], torch.Tensor]  # slices (N, 3, H, W) to logits (N, 1, H, W), each slice by itself
 
-# A voxel whose logit in bfloat16 is this near the threshold may be on the other side in fp32: about one in ten is. The
-# slices with most such voxels are computed again, until so few are left, as a share of the mask, that Dice stays above
-# 0.999. The logits are those that the bundle cuts, shared with the slices above and below (`probability` in base.yaml).
+# A voxel whose logit in bfloat16 is this near the threshold may be on the other side in fp32: of ten such voxels, one to
+# three were. The slices with most of them are computed again, until so few are left, as a share of the mask, that Dice
+# stays above 0.999. The logits are those that the bundle cuts, shared with the slices above and below (`probability` in
+# base.yaml).
 NEAR = 0.05
-UNSURE_SHARE = 0.008
+UNSURE_SHARE = 0.004
 
 
 class SliceEngine:
