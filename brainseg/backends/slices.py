@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Run = Callable[[torch.Tensor], torch.Tensor]  # slices (N, 3, H, W) to logits (N, 1, H, W), each slice by itself
 
-# A voxel whose logit in bfloat16 is this near the threshold may be on the other side in fp32: of ten such voxels, one to
+# A voxel whose logit in bfloat16 is this near the threshold may be on the other side in fp32: of ten such voxels one to
 # three were. The slices with most of them are computed again, until so few are left, as a share of the mask, that Dice
 # stays above 0.999. The logits are those that the bundle cuts, shared with the slices above and below (`probability` in
 # base.yaml).
@@ -103,7 +103,7 @@ def unsure(logits: torch.Tensor, level: float) -> torch.Tensor:
     marked = int((logits >= level).sum())
     order = near.argsort(stable=True)
     chosen = order[near[order].cumsum(0) > UNSURE_SHARE * marked]
-    return torch.cat([below[chosen], chosen, above[chosen]]).unique()
+    return torch.tensor(sorted({*below[chosen].tolist(), *chosen.tolist(), *above[chosen].tolist()}), dtype=torch.long)
 
 
 def _near(logits: torch.Tensor, k: int, below: torch.Tensor, above: torch.Tensor, level: float) -> torch.Tensor:

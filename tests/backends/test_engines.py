@@ -72,13 +72,13 @@ def test_an_engine_averages_with_the_mirror_image_as_torch_does(shipped_bundle: 
 
 @pytest.mark.skipif(not backends.has_bfloat16(), reason="this CPU does not compute in bfloat16")
 @pytest.mark.parametrize("kind", ["openvino", "rewritten"])
-def test_an_engine_in_bfloat16_is_off_by_a_hundredth_of_the_logits_spread(bundle: Bundle, kind: str) -> None:
+def test_an_engine_in_bfloat16_is_off_by_a_few_hundredths_of_the_logits_spread(bundle: Bundle, kind: str) -> None:
     image = small_image()
     engine, expected = of(bundle, kind, bf16=True), TorchEngine(bundle).logits(image)
     engine._level = float("nan")  # no second look
     error = engine.logits(image) - expected
     assert engine.name.endswith("-bf16")
-    assert 0 < float(error.std()) < 0.02 * float(expected.std())
+    assert 0 < float(error.std()) < 0.05 * float(expected.std())
 
 
 def test_a_network_is_its_stem_and_its_rest(bundle: Bundle) -> None:
