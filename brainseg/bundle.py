@@ -15,7 +15,7 @@ import pickle
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,8 @@ from brainseg.errors import MachineError, UntrustedBundleError, UsageError
 if TYPE_CHECKING:
     import torch
     from monai.bundle import ConfigParser
+
+    from brainseg.backends import Engine
 
 DEFAULT = "residual_unet"
 RUN_FILE = "run.json"
@@ -52,6 +54,7 @@ class Bundle:
         weights_sha256: hash of the weights file.
         version: of the bundle, from its metadata.
         recipe: that it was trained by, whose input it takes; empty for the house's own.
+        backend: what was asked to run the network; `engine` is what that comes to.
     """
 
     name: str
@@ -69,6 +72,14 @@ class Bundle:
     weights_sha256: str
     version: str
     recipe: str = ""
+    backend: str = "auto"
+
+    @cached_property
+    def engine(self) -> Engine:
+        """What runs the network; made ready when it is first used."""
+        from brainseg.backends import engine_for
+
+        return engine_for(self)
 
     @property
     def title(self) -> str:
@@ -163,18 +174,24 @@ def locate(name_or_path: str) -> tuple[str, Path]:
 
 
 def open_bundle(
-    name_or_path: str = DEFAULT, *, device: str = "auto", threshold: float | None = None, trust: bool = False
+    name_or_path: str = DEFAULT,
+    *,
+    device: str = "auto",
+    backend: str = "auto",
+    threshold: float | None = None,
+    trust: bool = False,
 ) -> Bundle:
     """A bundle ready to segment.
 
     Args:
         name_or_path: a shipped bundle's name, a run of `brainseg train`, or a copy of a bundle.
         device: "auto", "cpu", "cuda" or "cuda:N".
+        backend: one of `brainseg.backends.BACKENDS`.
         threshold: in place of the bundle's own.
         trust: evaluate the folder's own configs even if they are foreign. They can run any code.
 
     Raises:
-        UsageError: no such bundle or device, or a shipped bundle without weights.
+        UsageError: no such bundle, device or backend, or a shipped bundle without weights.
         UntrustedBundleError: foreign configs, an unknown recipe, or weights that are damaged, missing or of another
             network.
     """
@@ -190,7 +207,7 @@ def open_bundle(
         trained = ", ".join(one for one in shipped() if ships_weights(one))
         remedy = f"train it (brainseg train --bundle {name}) and give its run, or choose one of {trained}"
         raise UsageError(name, "no weights shipped", remedy)
-    chosen = choose_device(device)
+    chosen = choose_device("cpu" if (device, backend) == ("auto", "openvino") else device)
     parser = read_config(configs, "inference", recipe)
     parser["device"] = chosen
     if threshold is not None:
@@ -200,7 +217,7 @@ def open_bundle(
     network.load_state_dict(state)
     network.to(chosen).eval()
     metadata = _plain_json(configs / "configs" / "metadata.json")
-    return Bundle(
+    bundle = Bundle(
         name=name,
         root=root,
         network=network,
@@ -219,7 +236,10 @@ def open_bundle(
         weights_sha256=weights_sha256,
         version=str(metadata["version"]),
         recipe=recipe,
+        backend=backend,
     )
+    _ = bundle.engine  # refused here, once, if it cannot be
+    return bundle
 
 
 def with_threshold(bundle: Bundle, threshold: float) -> Bundle:

@@ -48,9 +48,9 @@ def on_cluster(
         client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:
         raise UsageError("--cluster", f"no scheduler answers at {address} ({error})", "check the address") from None
-    weights = tuple(bundle.weights_sha256 for bundle in bundles)
+    expected = networks(bundles)
     with client:
-        futures = {client.submit(work_on, job, weights, out, options, pure=False): job for job in jobs}
+        futures = {client.submit(work_on, job, expected, out, options, pure=False): job for job in jobs}
         try:
             for future in as_completed(list(futures), loop=client.loop):
                 job = futures[future]
@@ -63,15 +63,26 @@ def on_cluster(
             client.cancel(list(futures))
 
 
-def work_on(job: Job, weights: Sequence[str], out: Path, options: Options) -> Done | Failed:
+def networks(bundles: Sequence[Bundle]) -> tuple[tuple[str, str], ...]:
+    """Weights and engine of each bundle: workers of which one has others would give other results."""
+    return tuple((bundle.weights_sha256, bundle.engine.name) for bundle in bundles)
+
+
+def work_on(job: Job, expected: Sequence[tuple[str, str]], out: Path, options: Options) -> Done | Failed:
     """One case on a worker, which opens the bundles for its first case only.
 
     Raises:
-        MachineError: if `weights` are not what this worker has, or it cannot write.
+        MachineError: if this worker's `networks` are not those `expected`, or it cannot write.
     """
-    bundles = _opened(options.bundle, options.ensemble, options.device, options.threshold, options.trust_bundle)
-    if tuple(bundle.weights_sha256 for bundle in bundles) != tuple(weights):
+    bundles = _opened(
+        options.bundle, options.ensemble, options.device, options.backend, options.threshold, options.trust_bundle
+    )
+    theirs = networks(bundles)
+    if [weights for weights, _ in theirs] != [weights for weights, _ in expected]:
         raise MachineError("--cluster", "a worker has other weights", "install one version of brainseg everywhere")
+    if theirs != tuple(expected):
+        there, here = theirs[0][1], expected[0][1]
+        raise MachineError("--cluster", f"a worker would run {there}, not {here}", "pass --backend torch --device cpu")
     loaded = attempt(job, load, job, bundles, out, options)
     if not isinstance(loaded, Loaded):
         return loaded
@@ -82,10 +93,17 @@ def work_on(job: Job, weights: Sequence[str], out: Path, options: Options) -> Do
 
 @lru_cache(maxsize=1)
 def _opened(
-    bundle: str | None, ensemble: bool, device: str, threshold: float | None, trust_bundle: bool
+    bundle: str | None, ensemble: bool, device: str, backend: str, threshold: float | None, trust_bundle: bool
 ) -> tuple[Bundle, ...]:
     return tuple(
         bundles_of(
-            Options(bundle=bundle, ensemble=ensemble, device=device, threshold=threshold, trust_bundle=trust_bundle)
+            Options(
+                bundle=bundle,
+                ensemble=ensemble,
+                device=device,
+                backend=backend,
+                threshold=threshold,
+                trust_bundle=trust_bundle,
+            )
         )
     )

@@ -205,6 +205,7 @@ def _manifest(bundles: Sequence[Bundle], options: Options, out: Path, jobs: Sequ
                 "version": one.version,
                 "weights_sha256": one.weights_sha256,
                 "threshold": one.threshold,
+                "engine": one.engine.name,
             }
             for one in bundles
         ],

@@ -83,6 +83,7 @@ def evaluate(
     tta: bool = False,
     only: Collection[str] | None = None,
     device: str = "auto",
+    backend: str = "auto",
     advance: Callable[[int], Advance] | None = None,
 ) -> Evaluation:
     """Scores a bundle or a folder of predictions on the patients of `data` that have a mask.
@@ -98,7 +99,7 @@ def evaluate(
         flair_alone: give the network FLAIR in place of the other sequences.
         tta: average with the mirror image.
         only: score no patients but those of these names.
-        device: where the network runs.
+        device, backend: where the network runs, and what runs it.
         advance: called with the number of patients, gives a function to call after each.
 
     Raises:
@@ -131,7 +132,14 @@ def evaluate(
     refuse_unreadable(patients, data)
     cautions = (*cautions, *cautions_of_slices(patients), *truth_cautions(patients))
     subject = open_subject(
-        patients, data, bundle=bundle, predictions=predictions, flair_alone=flair_alone, tta=tta, device=device
+        patients,
+        data,
+        bundle=bundle,
+        predictions=predictions,
+        flair_alone=flair_alone,
+        tta=tta,
+        device=device,
+        backend=backend,
     )
     step = advance(len(subject.patients)) if advance else _silent
     result = score_patients(
@@ -167,6 +175,7 @@ def open_subject(
     flair_alone: bool = False,
     tta: bool = False,
     device: str = "auto",
+    backend: str = "auto",
 ) -> Subject:
     """What predicts `patients` of `data`; arguments as for `evaluate`.
 
@@ -177,7 +186,8 @@ def open_subject(
         return Subject(predictions.resolve().name, from_folder(predictions), tuple(patients))
     from brainseg.members import open_member, training_record
 
-    members = [open_member(one, device=device) for one in ([bundle] if isinstance(bundle, str) else bundle or ())]
+    named = [bundle] if isinstance(bundle, str) else bundle or ()
+    members = [open_member(one, device=device, backend=backend) for one in named]
     known = [patient for patient in patients if all(member.of(patient.name) for member in members)]
     if not known:
         raise InputError(data, "no patient there is validated by these runs", "give the data that they were trained on")

@@ -77,10 +77,8 @@ def preprocessed(case: Case, bundle: Bundle) -> dict[str, Any]:
 
 def _probability(case: Case, bundle: Bundle, tta: bool) -> dict[str, Any]:
     """`{"image", "pred"}` with `pred` the probability `(1, X, Y, Z)` on the native grid."""
-    from brainseg.backends.torch import logits
-
     data = preprocessed(case, bundle)
-    data["pred"] = logits(bundle, data["image"], tta=tta)
+    data["pred"] = bundle.engine.logits(data["image"], tta=tta)
     data = bundle.probability(data)
     data["pred"] = data["pred"].cpu()
     return data

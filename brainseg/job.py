@@ -35,6 +35,7 @@ class Options:
     spacing_mm: tuple[float, float, float] | None = None
     series: str | None = None
     device: str = "auto"
+    backend: str = "auto"
     force: bool = False
     allow_gap: bool = False
     trust_bundle: bool = False
@@ -78,7 +79,13 @@ def bundles_of(options: Options) -> list[Bundle]:
     if options.ensemble:
         names = [name for name in shipped() if ships_weights(name)]
     return [
-        open_bundle(name, device=options.device, threshold=options.threshold, trust=options.trust_bundle)
+        open_bundle(
+            name,
+            device=options.device,
+            backend=options.backend,
+            threshold=options.threshold,
+            trust=options.trust_bundle,
+        )
         for name in names
     ]
 
@@ -164,5 +171,6 @@ def fingerprint(hashes: dict[str, str], bundles: Sequence[Bundle], options: Opti
         "segment_per_lesion": options.segment_per_lesion,
         "probability": options.save_probability,
         "device": bundles[0].device.type,
+        "engines": [bundle.engine.name for bundle in bundles],
     }
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()

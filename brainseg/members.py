@@ -30,7 +30,7 @@ class Member:
         return self.runs.get(patient, self.bundle)
 
 
-def open_member(name_or_path: str, *, device: str = "auto") -> Member:
+def open_member(name_or_path: str, *, device: str = "auto", backend: str = "auto") -> Member:
     """A bundle, or a folder whose subfolders are runs of `brainseg train`, one a fold.
 
     Raises:
@@ -42,11 +42,11 @@ def open_member(name_or_path: str, *, device: str = "auto") -> Member:
     folder = Path(name_or_path)
     finished = finished_runs(folder)
     if not finished:
-        bundle = open_bundle(name_or_path, device=device)
+        bundle = open_bundle(name_or_path, device=device, backend=backend)
         return Member(bundle.title, bundle, {})
     runs: dict[str, Bundle] = {}
     for root in finished:
-        bundle, record = open_bundle(str(root), device=device), training_record(root)
+        bundle, record = open_bundle(str(root), device=device, backend=backend), training_record(root)
         both = set(record["validated_on"]) & (set(record["trained_on"]) | set(runs))
         if both:
             raise InputError(

@@ -59,6 +59,7 @@ def evaluate_slices(
     flair_alone: bool = False,
     tta: bool = False,
     device: str = "auto",
+    backend: str = "auto",
     advance: Callable[[int], Advance] | None = None,
 ) -> SliceEvaluation:
     """Scores the test slices of a split by slice, those of the validation having chosen the weights.
@@ -69,8 +70,8 @@ def evaluate_slices(
         data: folder of patients, as TIFF slices.
         protocol: "A" or "B".
         split: file of `brainseg data split --by slice`; without it the split is made here, with seed 0.
-        bundle, predictions, flair_alone, tta, device, advance: as for `evaluation.evaluate`; with neither `bundle` nor
-            `predictions` the alarm and predicting nothing are scored alone.
+        bundle, predictions, flair_alone, tta, device, backend, advance: as for `evaluation.evaluate`; with neither
+            `bundle` nor `predictions` the alarm and predicting nothing are scored alone.
 
     Raises:
         UsageError: both of `bundle` and `predictions`, or too few slices to divide.
@@ -96,7 +97,14 @@ def evaluate_slices(
     chosen: Sequence[Patient] = [patient for patient in patients if test.intersection(names[patient.name])]
     if bundle is not None or predictions is not None:
         subject = open_subject(
-            chosen, data, bundle=bundle, predictions=predictions, flair_alone=flair_alone, tta=tta, device=device
+            chosen,
+            data,
+            bundle=bundle,
+            predictions=predictions,
+            flair_alone=flair_alone,
+            tta=tta,
+            device=device,
+            backend=backend,
         )
         chosen = subject.patients
         cautions += subject.cautions

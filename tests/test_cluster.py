@@ -14,7 +14,11 @@ import pytest
 import torch
 from command import brainseg
 
+from brainseg.cluster import work_on
+from brainseg.errors import MachineError
+from brainseg.job import Job, Options, bundles_of
 from brainseg.phantom import make_phantom, write_phantom_nifti
+from brainseg.study import Patient
 
 distributed = pytest.importorskip("distributed")
 
@@ -84,6 +88,14 @@ def test_a_zip_cannot_be_given_to_a_cluster(tmp_path: Path, capsys: pytest.Captu
     (tmp_path / "one.zip").write_bytes(b"PK")
     assert brainseg("segment", tmp_path / "one.zip", "--out", tmp_path / "out", "--cluster", "tcp://127.0.0.1:9") == 2
     assert "unpack it and give the folder" in capsys.readouterr().err
+
+
+def test_a_worker_that_would_run_another_engine_is_refused(tmp_path: Path) -> None:
+    options = Options(device="cpu", backend="torch")
+    expected = [(bundle.weights_sha256, "openvino-bf16") for bundle in bundles_of(options)]
+    message = r"--cluster: a worker would run torch-fp32, not openvino-bf16; pass --backend torch --device cpu"
+    with pytest.raises(MachineError, match=message):
+        work_on(Job(Patient("p", tmp_path, None), tmp_path, "p"), expected, tmp_path / "out", options)
 
 
 def rows(out: Path) -> list[dict[str, str]]:

@@ -165,16 +165,18 @@ def test_a_run_segments_with_its_recipes_input_and_monai_alone_gives_the_same_ma
 
     run = run_of(recipe)
     case = read_case(data / "p0")
-    opened = open_bundle(str(run), device="cpu")
+    opened = open_bundle(str(run), device="cpu", backend="torch")
     assert opened.title == f"residual_unet ({recipe})"
     probability = segment(case, opened).probability
     forgetful = shutil.copytree(run, tmp_path / "forgetful", ignore=shutil.ignore_patterns("state*"))
     record = json.loads((run / "run.json").read_text())
     (forgetful / "run.json").write_text(json.dumps(record | {"recipe": ""}))
-    apart = np.abs(segment(case, open_bundle(str(forgetful), device="cpu")).probability - probability).max()
+    apart = np.abs(
+        segment(case, open_bundle(str(forgetful), device="cpu", backend="torch")).probability - probability
+    ).max()
     assert apart == 0 if recipe == "bce_dice" else apart > 0.01  # the house's input is another one
     threshold = float(np.quantile(probability, 0.3))
-    mask = segment(case, open_bundle(str(run), device="cpu", threshold=threshold)).mask
+    mask = segment(case, open_bundle(str(run), device="cpu", backend="torch", threshold=threshold)).mask
     workflow = ConfigWorkflow(
         config_file=str(run / "configs" / "inference.json"), workflow_type="infer", logging_file=False,
         bundle_root=str(run), dataset_dir=str(data), output_dir=str(tmp_path / "masks"), threshold=threshold,

@@ -1,4 +1,7 @@
-"""The default engine: PyTorch on a CPU or GPU; on a GPU in bf16, with smaller batches when memory runs out."""
+"""PyTorch through the bundle's own inferer; on a GPU in bf16, with smaller batches when its memory runs out.
+
+On a CPU this is the reference that the other engines are held against.
+"""
 
 from __future__ import annotations
 
@@ -7,47 +10,56 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from brainseg.backends.memory import keep_memory
+
 if TYPE_CHECKING:
     from brainseg.bundle import Bundle
 
 log = logging.getLogger(__name__)
 
 
-def logits(bundle: Bundle, image: Any, *, tta: bool = False) -> torch.Tensor:
-    """Logits `(1, X, Y, Z)` of a preprocessed `image` `(3, X, Y, Z)`, float32.
+class TorchEngine:
+    """The bundle's network as it is; see `brainseg.backends.Engine`.
 
-    With `tta` the mean of the logits of the image and of its mirror image (left and right exchanged).
     When a GPU runs out of memory the windows go one by one, then the CPU takes over; either is logged.
     """
-    attempts: list[tuple[torch.device, int | None]] = [(bundle.device, None)]
-    if bundle.device.type == "cuda":
-        attempts += [(bundle.device, 1), (torch.device("cpu"), None)]
-    for attempt, (device, window_batch) in enumerate(attempts):
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._network, self._inferer, self._device = bundle.network, bundle.inferer, bundle.device
+        self.name = "torch-fp32" if bundle.device.type == "cpu" else "torch-bf16"
+
+    def logits(self, image: Any, *, tta: bool = False) -> torch.Tensor:
+        """As `brainseg.backends.Engine.logits`."""
+        attempts: list[tuple[torch.device, int | None]] = [(self._device, None)]
+        if self._device.type == "cuda":
+            attempts += [(self._device, 1), (torch.device("cpu"), None)]
+        for attempt, (device, window_batch) in enumerate(attempts):
+            try:
+                return self._logits(image, device, window_batch, tta)
+            except torch.cuda.OutOfMemoryError:
+                if attempt == len(attempts) - 1:
+                    raise
+                torch.cuda.empty_cache()
+                log.warning("the GPU is out of memory; going on %s", ("with smaller windows", "on the CPU")[attempt])
+            finally:
+                if device != self._device:
+                    self._network.to(self._device)
+        raise AssertionError("unreachable")
+
+    def _logits(self, image: Any, device: torch.device, window_batch: int | None, tta: bool) -> torch.Tensor:
+        if device.type == "cpu":
+            keep_memory()
+        network = self._network.to(device)
+        batch = image[None].to(device)
+        inferer: Any = self._inferer
+        usual = inferer.sw_batch_size
+        inferer.sw_batch_size = window_batch or usual
         try:
-            return _logits(bundle, image, device, window_batch, tta)
-        except torch.cuda.OutOfMemoryError:
-            if attempt == len(attempts) - 1:
-                raise
-            torch.cuda.empty_cache()
-            log.warning("the GPU is out of memory; going on %s", ("with smaller windows", "on the CPU")[attempt])
+            with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                result = inferer(batch, network)
+                if tta:
+                    mirrored = inferer(torch.flip(batch, (2,)), network)
+                    result = (result + torch.flip(mirrored, (2,))) / 2
         finally:
-            if device != bundle.device:
-                bundle.network.to(bundle.device)
-    raise AssertionError("unreachable")
-
-
-def _logits(bundle: Bundle, image: Any, device: torch.device, window_batch: int | None, tta: bool) -> torch.Tensor:
-    network = bundle.network.to(device)
-    batch = image[None].to(device)
-    inferer = bundle.inferer
-    usual = inferer.sw_batch_size  # type: ignore[attr-defined]
-    inferer.sw_batch_size = window_batch or usual  # type: ignore[attr-defined]
-    try:
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            result = inferer(batch, network)
-            if tta:
-                mirrored = inferer(torch.flip(batch, (2,)), network)
-                result = (result + torch.flip(mirrored, (2,))) / 2
-    finally:
-        inferer.sw_batch_size = usual  # type: ignore[attr-defined]
-    return result[0].float().to(bundle.device)  # type: ignore[no-any-return]
+            inferer.sw_batch_size = usual
+        return result[0].float().to(self._device)  # type: ignore[no-any-return]

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from brainseg.cli.options import device_option, existing_path, out_option, verbosity
+from brainseg.cli.options import backend_option, device_option, existing_path, out_option, verbosity
 
 
 @click.command()
@@ -42,6 +42,7 @@ from brainseg.cli.options import device_option, existing_path, out_option, verbo
 @click.option("--flair-alone", is_flag=True, help="Give the network FLAIR in place of the other sequences.")
 @click.option("--tta", is_flag=True, help="Average with the mirror image.")
 @device_option
+@backend_option
 @verbosity
 def evaluate(
     data: Path,
@@ -55,6 +56,7 @@ def evaluate(
     flair_alone: bool,
     tta: bool,
     device: str,
+    backend: str,
     quiet: bool,
 ) -> None:
     """Score a bundle or predictions, patient by patient, and write tables and a TensorBoard review."""
@@ -80,6 +82,7 @@ def evaluate(
             "flair_alone": flair_alone,
             "tta": tta,
             "device": device,
+            "backend": backend,
             "advance": lambda total: stack.enter_context(progress("evaluate", total, quiet=quiet)),
         }
         if by_slice:

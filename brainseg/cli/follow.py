@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from brainseg.cli.options import any_path, bundle_option, device_option, out_option, verbosity
+from brainseg.cli.options import any_path, backend_option, bundle_option, device_option, out_option, verbosity
 
 if TYPE_CHECKING:
     from datetime import date
@@ -39,6 +39,7 @@ def _dates(context: click.Context, parameter: click.Parameter, text: str | None)
 @click.option("--same-patient", is_flag=True, help="The patient has another PatientID at another visit.")
 @bundle_option
 @device_option
+@backend_option
 @click.option("--force", is_flag=True, help="Segment a series that does not say it is FLAIR.")
 @click.option("--allow-gap", is_flag=True, help="Accept a DICOM series with missing slices.")
 @verbosity
@@ -52,6 +53,7 @@ def follow(
     same_patient: bool,
     bundle: str | None,
     device: str,
+    backend: str,
     force: bool,
     allow_gap: bool,
     quiet: bool,
@@ -66,7 +68,9 @@ def follow(
     from brainseg.job import Options
     from brainseg.writers.follow import lines, write_follow
 
-    options = Options(bundle=bundle, spacing_mm=spacing, device=device, force=force, allow_gap=allow_gap)
+    options = Options(
+        bundle=bundle, spacing_mm=spacing, device=device, backend=backend, force=force, allow_gap=allow_gap
+    )
     inputs = [baseline, *followups]
     with progress("measure", len(inputs), quiet=quiet) as advance:
         result = followed(inputs, out, options, dates=dates, days=days, same_patient=same_patient, advance=advance)

@@ -25,6 +25,13 @@ out_option = click.option("--out", type=any_path, required=True, help="Folder fo
 device_option = click.option(
     "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where the network runs."
 )
+backend_option = click.option(
+    "--backend",
+    type=click.Choice(["auto", "torch", "openvino"]),
+    default="auto",
+    show_default=True,
+    help="What runs the network: torch is the reference, auto the fastest that agrees with it.",
+)
 bundle_option = click.option(
     "--bundle", default=None, metavar="NAME|PATH", help="A shipped bundle, or a run of `brainseg train`."
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from brainseg.cli.options import any_path, bundle_option, device_option, out_option, verbosity
+from brainseg.cli.options import any_path, backend_option, bundle_option, device_option, out_option, verbosity
 
 FORMATS = ("nifti", "tiff", "dicom-seg", "gif")
 
@@ -23,7 +23,7 @@ FORMATS = ("nifti", "tiff", "dicom-seg", "gif")
 @click.option("--spacing", type=float, nargs=3, metavar="X Y Z", help="Voxel size in mm, for TIFF slices.")
 @click.option("--series", metavar="UID", help="DICOM series to take for the FLAIR.")
 @device_option
-@click.option("--backend", type=click.Choice(["auto", "torch"]), default="auto", show_default=True)
+@backend_option
 @click.option("--force", is_flag=True, help="Segment a series that does not say it is FLAIR.")
 @click.option("--allow-gap", is_flag=True, help="Accept a DICOM series with missing slices.")
 @click.option("--cluster", metavar="ADDRESS", help="Let the workers of this dask scheduler do the cases.")
@@ -83,6 +83,7 @@ def segment(
         spacing_mm=spacing,
         series=series,
         device=device,
+        backend=backend,
         force=force,
         allow_gap=allow_gap,
         trust_bundle=trust_bundle,

@@ -14,10 +14,14 @@ import numpy as np
 import pytest
 import tifffile
 
-from brainseg.bundle import DEFAULT, shipped
+from brainseg.backends import has_bfloat16, has_openvino
+from brainseg.backends.openvino import OpenVinoEngine
+from brainseg.backends.torch_cpu import RewrittenEngine
+from brainseg.bundle import DEFAULT, open_bundle, shipped
 from brainseg.cli import main
+from brainseg.inference import segment as segment_case
 from brainseg.measures import dice
-from brainseg.readers import read_case, read_ground_truth
+from brainseg.readers import read_case, read_ground_truth, read_patient
 from brainseg.study import find_patients
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
@@ -32,7 +36,7 @@ pytestmark = [
 
 def segment(*arguments: object) -> int:
     with pytest.raises(SystemExit) as ended:
-        main(["segment", *map(str, arguments), "-q", "--device", "cpu"])
+        main(["segment", *map(str, arguments), "-q", "--device", "cpu", "--backend", "torch"])
     return int(ended.value.code or 0)
 
 
@@ -149,6 +153,21 @@ def test_command_line_and_bundle_give_the_same_nifti_mask_voxel_for_voxel(right_
     ours = nibabel.load(right_frontal / "flair" / "mask.nii.gz")
     np.testing.assert_array_equal(np.asarray(ours.dataobj), np.asarray(alone.dataobj))
     np.testing.assert_allclose(ours.affine, alone.affine, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["openvino-bf16", "torch-rewritten-bf16", "openvino-fp32", "torch-rewritten-fp32"])
+def test_every_engine_agrees_with_the_reference_on_real_patients(kind: str, patients: Path, masks: Path) -> None:
+    if "openvino" in kind and not has_openvino():
+        pytest.skip("openvino is not installed")
+    if "bf16" in kind and not has_bfloat16():
+        pytest.skip("this CPU does not compute in bfloat16")
+    made = OpenVinoEngine if "openvino" in kind else RewrittenEngine
+    bundle = open_bundle(device="cpu")
+    bundle.__dict__["engine"] = made(bundle, bf16="bf16" in kind)
+    assert bundle.engine.name == kind
+    for patient in find_patients(patients):
+        reference = np.asarray(nibabel.load(masks / patient.name / "mask.nii.gz").dataobj)
+        assert dice(segment_case(read_patient(patient), bundle).mask, reference) >= 0.999, patient.name
 
 
 def test_the_three_sequences_of_a_patient_are_read_onto_the_flairs_grid() -> None:

@@ -1,0 +1,142 @@
+"""OpenVINO on a CPU (extra `openvino`), compiled once and then kept in the user's cache folder.
+
+Every slice is computed by one thread and as many at a time as there are threads, which is faster than many threads on
+one slice, and gives the same logits with any number of threads. The sides of a slice are left open: compiling for each
+size costs more than it saves.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import sys
+import warnings
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from brainseg.backends.cache import cached, keep
+from brainseg.backends.rewrite import CHANNELS, SIDE, divided, rewritten, stem_of
+from brainseg.backends.slices import SliceEngine
+from brainseg.errors import UsageError
+
+if TYPE_CHECKING:
+    from brainseg.bundle import Bundle
+
+_FORMAT = 1  # of what the key of a compiled network stands for
+
+
+class OpenVinoEngine(SliceEngine):
+    """See `brainseg.backends.rewrite`; a network without a stem is computed in fp32 whatever `bf16` says."""
+
+    def __init__(self, bundle: Bundle, *, bf16: bool) -> None:
+        known = stem_of(bundle.network) is not None
+        super().__init__(bundle, f"openvino-{'bf16' if bf16 and known else 'fp32'}")
+
+    def quick(self, slices: torch.Tensor) -> torch.Tensor:
+        """See `SliceEngine`."""
+        if not self.rounds:
+            return self.exact(slices)
+        stem, rest = self._parts
+        group = 2 * torch.get_num_threads()  # what a stem gives for all slices at once would fill the memory
+        return torch.cat([torch.from_numpy(rest.run(stem.run(part.numpy()))) for part in torch.split(slices, group)])
+
+    def exact(self, slices: torch.Tensor) -> torch.Tensor:
+        """See `SliceEngine`."""
+        return torch.from_numpy(self._whole.run(slices.numpy()))
+
+    @cached_property
+    def _parts(self) -> tuple[_Compiled, _Compiled]:
+        stem, rest = divided(self._network)
+        example = torch.zeros(1, CHANNELS, 4 * SIDE, 4 * SIDE)
+        return _Compiled(stem, example, "f32"), _Compiled(rest, stem(example), "bf16")
+
+    @cached_property
+    def _whole(self) -> _Compiled:
+        return _Compiled(self._network, torch.zeros(1, CHANNELS, 4 * SIDE, 4 * SIDE), "f32")
+
+    @cached_property
+    def _network(self) -> nn.Module:
+        return rewritten(self._bundle.network)
+
+
+class _Compiled:
+    """A network that OpenVINO runs; `example` `(1, C, h, w)` is traced, and any H and W can follow."""
+
+    def __init__(self, network: nn.Module, example: torch.Tensor, precision: str) -> None:
+        openvino = _openvino()
+        core = openvino.Core()
+        threads = torch.get_num_threads()
+        kept = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "THROUGHPUT", "ENABLE_CPU_PINNING": False}
+        settings = {**kept, "NUM_STREAMS": threads, "INFERENCE_NUM_THREADS": threads}
+        key = _key(network, [openvino.__version__, _machine(core), kept, list(example.shape)])
+        compiled = None
+        if (content := cached(key)) is not None:
+            try:
+                compiled = core.import_model(io.BytesIO(content), "CPU", settings)
+            except RuntimeError:  # of another build
+                compiled = None
+        if compiled is None:
+            compiled = core.compile_model(_converted(openvino, network, example), "CPU", settings)
+            keep(key, bytes(compiled.export_model().getvalue()))
+        self._queue = openvino.AsyncInferQueue(compiled, threads)
+
+    def run(self, slices: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What the network makes of each of `slices` `(N, C, H, W)`."""
+        results: list[NDArray[np.float32]] = [slices[:0]] * len(slices)
+
+        def store(request: Any, number: int) -> None:
+            results[number] = request.get_output_tensor().data.copy()
+
+        self._queue.set_callback(store)
+        for number in range(len(slices)):
+            self._queue.start_async(slices[number : number + 1], number)
+        self._queue.wait_all()
+        return np.concatenate(results)
+
+
+@lru_cache(maxsize=1)
+def _openvino() -> Any:
+    """OpenVINO without the package that reports every import and conversion to a server, which it can do without."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    try:
+        import openvino
+    except ImportError as error:
+        raise UsageError("--backend", f"openvino cannot be loaded ({error})", "pass --backend torch") from None
+    return openvino
+
+
+def _converted(openvino: Any, network: nn.Module, example: torch.Tensor) -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch's tracing
+            model = openvino.convert_model(network, example_input=example)
+            model.reshape([1, example.shape[1], -1, -1])
+    except Exception as error:  # of whatever kind: it runs torch and OpenVINO's own converter
+        cause = f"openvino cannot convert this network ({str(error).splitlines()[0][:120]})"
+        raise UsageError("--backend", cause, "pass --backend torch") from None
+    return model
+
+
+def _key(network: nn.Module, settings: list[Any]) -> str:
+    import monai
+
+    digest = hashlib.sha256(
+        json.dumps([_FORMAT, torch.__version__, monai.__version__, repr(network), settings]).encode()
+    )
+    for name, tensor in network.state_dict().items():
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _machine(core: Any) -> list[str]:
+    return [
+        core.get_property("CPU", "FULL_DEVICE_NAME"),
+        *sorted(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")),
+    ]

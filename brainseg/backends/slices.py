@@ -1,0 +1,111 @@
+"""What the CPU engines share: a volume slice by slice, and a second look in fp32 where the first one is unsure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from brainseg.backends.rewrite import SIDE
+from brainseg.backends.torch import TorchEngine
+
+if TYPE_CHECKING:
+    from brainseg.bundle import Bundle
+
+Run = Callable[[torch.Tensor], torch.Tensor]  # slices (N, 3, H, W) to logits (N, 1, H, W), each slice by itself
+
+# A voxel whose logit in bfloat16 is this near the threshold may be on the other side in fp32: of ten such voxels one to
+# three were. The slices with most of them are computed again, until so few are left, as a share of the mask, that Dice
+# stays above 0.999. The logits are those that the bundle cuts, shared with the slices above and below (`probability` in
+# base.yaml).
+NEAR = 0.05
+UNSURE_SHARE = 0.004
+
+
+class SliceEngine:
+    """Runs a 2-D network on each slice of a volume; see `brainseg.backends.Engine`.
+
+    Blank slices are computed once. A volume whose sides are no multiples of 16, which no bundle's own preprocessing
+    makes unless it takes slices whole, goes through PyTorch.
+    """
+
+    name: str
+
+    def __init__(self, bundle: Bundle, name: str) -> None:
+        self.name = name
+        self._bundle = bundle
+        # The bundle's threshold in logits.
+        self._level = (
+            math.log(bundle.threshold / (1 - bundle.threshold)) * bundle.temperature
+            if (0 < bundle.threshold < 1)
+            else math.nan
+        )
+
+    def quick(self, slices: torch.Tensor) -> torch.Tensor:
+        """Logits `(N, 1, H, W)` of slices `(N, 3, H, W)`, as fast as the engine can."""
+        raise NotImplementedError
+
+    def exact(self, slices: torch.Tensor) -> torch.Tensor:
+        """The same in fp32."""
+        raise NotImplementedError
+
+    @property
+    def rounds(self) -> bool:
+        """Whether `quick` is less exact than `exact`."""
+        return "bf16" in self.name
+
+    def logits(self, image: Any, *, tta: bool = False) -> torch.Tensor:
+        """As `brainseg.backends.Engine.logits`."""
+        if any(side % SIDE for side in image.shape[1:3]):
+            return TorchEngine(self._bundle).logits(image, tta=tta)
+        slices = image.as_tensor() if hasattr(image, "as_tensor") else image
+        slices = slices.float().permute(3, 0, 1, 2).contiguous()
+        with torch.inference_mode():
+            result = self._all(slices)
+            if tta:
+                result = (result + self._all(slices.flip(2)).flip(2)) / 2
+        return result[:, 0].permute(1, 2, 0)[None].contiguous().clone()
+
+    def _all(self, slices: torch.Tensor) -> torch.Tensor:
+        logits = self._each(slices)
+        if self.rounds:
+            again = unsure(logits, self._level)
+            if len(again):
+                logits[again] = self.exact(slices[again])
+        return logits
+
+    def _each(self, slices: torch.Tensor) -> torch.Tensor:
+        blank = ~slices.flatten(1).any(1)
+        if int(blank.sum()) < 2:
+            return self.quick(slices)
+        nothing = int(blank.int().argmax())  # the first stands for all
+        wanted = ~blank
+        wanted[nothing] = True
+        logits = self.quick(slices[wanted])
+        place = int(wanted[:nothing].sum())
+        result = logits[place : place + 1].repeat(len(slices), 1, 1, 1)
+        result[wanted] = logits
+        return result
+
+
+def unsure(logits: torch.Tensor, level: float) -> torch.Tensor:
+    """Numbers of the slices of `logits` `(N, 1, H, W)` to compute again: those with most voxels near `level`.
+
+    What is left near it in the other slices is at most `UNSURE_SHARE` of the voxels above. With a slice go those above
+    and below, which it shares with.
+    """
+    last = len(logits) - 1
+    places = torch.arange(len(logits))
+    below, above = (places - 1).clamp(min=0), (places + 1).clamp(max=last)
+    near = torch.stack([_near(logits, k, below, above, level) for k in places.tolist()])
+    marked = int((logits >= level).sum())
+    order = near.argsort(stable=True)
+    chosen = order[near[order].cumsum(0) > UNSURE_SHARE * marked]
+    return torch.tensor(sorted({*below[chosen].tolist(), *chosen.tolist(), *above[chosen].tolist()}), dtype=torch.long)
+
+
+def _near(logits: torch.Tensor, k: int, below: torch.Tensor, above: torch.Tensor, level: float) -> torch.Tensor:
+    shared = logits[k] / 2 + (logits[below[k]] + logits[above[k]]) / 4
+    return ((shared - level).abs() < NEAR).sum()
