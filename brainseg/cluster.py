@@ -6,6 +6,7 @@ a case counts as done only when its record is written.
 
 from __future__ import annotations
 
+import atexit
 import threading
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from brainseg.casework import Loaded, attempt, finish, load, segmented
 from brainseg.errors import BrainsegError, MachineError, UsageError
+from brainseg.guarded import GuardedReader
 from brainseg.job import Job, Options, bundles_of
 from brainseg.results import Done, Failed
 
@@ -72,12 +74,20 @@ def work_on(job: Job, weights: Sequence[str], out: Path, options: Options) -> Do
     bundles = _opened(options.bundle, options.ensemble, options.device, options.threshold, options.trust_bundle)
     if tuple(bundle.weights_sha256 for bundle in bundles) != tuple(weights):
         raise MachineError("--cluster", "a worker has other weights", "install one version of brainseg everywhere")
-    loaded = attempt(job, load, job, bundles, out, options)
+    loaded = attempt(job, load, job, bundles, out, options, _reader())
     if not isinstance(loaded, Loaded):
         return loaded
     with _network:  # a worker may have several threads, and one network
         result = attempt(job, segmented, loaded, bundles, options)
     return result if isinstance(result, Failed) else attempt(job, finish, loaded, result, bundles, out, options)
+
+
+@lru_cache(maxsize=1)
+def _reader() -> GuardedReader:
+    """A worker's own, which ends with it: a scan that crashed the worker itself would take others with it."""
+    reader = GuardedReader()
+    atexit.register(reader.close)
+    return reader
 
 
 @lru_cache(maxsize=1)
