@@ -1,7 +1,8 @@
 """A cohort on the workers of a dask scheduler that exists: the same steps as on one machine, the same results.
 
 The scheduler hands a case to another worker when one is lost. What a lost worker left half-done is done again, because
-a case counts as done only when its record is written.
+a case counts as done only when its record is written. Every worker reads in a process of its own: a scan that
+crashed the worker itself would count against the cases that wait there.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ def work_on(job: Job, weights: Sequence[str], out: Path, options: Options) -> Do
 
 @lru_cache(maxsize=1)
 def _reader() -> GuardedReader:
-    """A worker's own, which ends with it: a scan that crashed the worker itself would take others with it."""
+    """A worker's own, which ends with it."""
     reader = GuardedReader()
     atexit.register(reader.close)
     return reader

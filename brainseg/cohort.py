@@ -67,6 +67,8 @@ def run_cohort(
     with GuardedReader() as reader, ExitStack() as stack:  # first, so that it starts while torch is imported
         stack.enter_context(locked(out))
         jobs, failed = find_jobs(inputs, options, stack, reader)
+        if cluster is None:
+            reader.prepare(job.patient.flair.layout for job in jobs)
         if len(jobs) != 1 and (options.pre or options.post):
             raise UsageError("--pre, --post", f"there are {len(jobs)} patients", "give the input of one patient")
         bundles = bundles_of(options)

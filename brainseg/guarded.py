@@ -125,6 +125,12 @@ class GuardedReader:
         """Of the process; None where none runs."""
         return None if self._child is None or self._child.gone else self._child.process.pid
 
+    def prepare(self, layouts: Iterable[str]) -> None:
+        """Says what is going to be read, so that the process imports what it needs for that; does not wait for it."""
+        with self._lock, suppress(OSError):
+            if self._child is not None and not self._child.gone:
+                self._child.write(("prepare", (sorted(set(layouts)),), {}))
+
     def read_patient(
         self,
         patient: Patient,
@@ -292,10 +298,13 @@ class _Child:
 
     def send(self, request: tuple[Any, ...]) -> None:
         try:
-            self.process.stdin.write(pickle.dumps(request))  # type: ignore[union-attr]
-            self.process.stdin.flush()  # type: ignore[union-attr]
+            self.write(request)
         except OSError:
             raise _GoneError from None
+
+    def write(self, request: tuple[Any, ...]) -> None:
+        self.process.stdin.write(pickle.dumps(request))  # type: ignore[union-attr]
+        self.process.stdin.flush()  # type: ignore[union-attr]
 
     def said(self) -> dict[str, Any]:
         """The object of a reply."""

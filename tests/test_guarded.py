@@ -253,3 +253,24 @@ def test_a_cohort_loses_the_case_whose_decoder_crashes_and_no_other(
     assert [(row.case, row.status) for row in read_cohort(tmp_path / "out" / "cohort.csv")] == [
         ("a", "done"), ("c", "done"), ("b_crash", "failed"),
     ]  # fmt: skip
+
+
+@posix
+def test_ctrl_c_ends_a_cohort_at_once_with_130_and_no_process_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    open_bundles_with(Bright(), monkeypatch)
+    monkeypatch.setattr(guarded, "CHILD", "hostile_child")
+    patient = scan(tmp_path / "in", "hang")
+    pids: list[int] = []
+
+    def interrupt() -> None:
+        pids.append(pid_of(patient))
+        os.kill(os.getpid(), signal.SIGINT)
+
+    waiting = threading.Thread(target=interrupt)
+    waiting.start()
+    assert brainseg("segment", patient.path, "--out", tmp_path / "out", "-q") == 130
+    waiting.join()
+    assert capsys.readouterr().err == "interrupted\n"
+    assert not alive(pids[0])

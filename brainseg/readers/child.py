@@ -13,8 +13,9 @@ import pickle
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,6 +29,15 @@ from brainseg.study import matlab
 
 Reply = tuple[dict[str, Any], list[NDArray[Any]]]
 LENGTH_BYTES = 8
+PREPARE = "prepare"
+MODULES = {  # what takes time to import, by the layout of what is to be read
+    "nifti": ("brainseg.readers.nifti", "scipy.ndimage"),
+    "dicom": ("brainseg.readers.dicom", "scipy.ndimage"),
+    "itk": ("brainseg.readers.itk_formats", "scipy.ndimage"),
+    "tiff": ("brainseg.readers.tiff",),
+    "picture": ("brainseg.readers.pictures",),
+    "matlab": ("brainseg.readers.pictures",),
+}
 FIRST_TO_GO = "500"  # where memory runs out all the same, this process is ended, and not the one that has the results
 
 
@@ -39,10 +49,21 @@ def main() -> None:
     with suppress(EOFError, BrokenPipeError):
         while True:
             call, args, kwargs = pickle.load(requests)
+            if call == PREPARE:
+                _prepare(*args)
+                continue
             _end_with_sender(requests)
             _send(replies, ({"begun": True}, []))
             _send(replies, _answer(call, args, kwargs))
             _wait_for_sender()
+
+
+def _prepare(layouts: Iterable[str]) -> None:
+    """Imports what will be needed, while nobody waits for it; this is not answered."""
+    for layout in layouts:
+        for module in MODULES[layout]:
+            with suppress(ImportError):  # whoever asks for it will be told
+                import_module(module)
 
 
 def _channels() -> tuple[IO[bytes], IO[bytes]]:

@@ -304,6 +304,8 @@ def _decoded(item: _Slice) -> NDArray[Any]:
         # pylibjpeg's RLE decoder panics on damaged data, past every except and onto stderr; pydicom's own does not.
         plugin = "pydicom" if item.syntax == RLELossless else ""
         stored: NDArray[Any] = pixel_array(pydicom.dcmread(item.file) if whole else item.file, decoding_plugin=plugin)
+    except MemoryError:
+        raise
     except Exception as error:  # codecs raise anything, and their words may quote the data set
         cause = f"has pixel data that is cut short or damaged ({type(error).__name__})"
         raise InputError(item.file, cause, f"copy it again, or {AGAIN}") from None
