@@ -151,6 +151,14 @@ def test_what_a_decoder_prints_is_neither_shown_nor_taken_for_an_answer(
     assert capfd.readouterr() == ("", "")
 
 
+def test_one_process_answers_many_requests_that_follow_at_once(tmp_path: Path, reader: GuardedReader) -> None:
+    file = write_matlab(tmp_path, 1, *head(16), pid="7")
+    reader.matlab_header(file)
+    pid = reader.pid
+    assert {reader.matlab_header(file).shape for _ in range(300)} == {(16, 16)}
+    assert reader.pid == pid
+
+
 @posix
 def test_a_process_that_died_between_two_cases_costs_neither(tmp_path: Path, reader: GuardedReader) -> None:
     patient = scan(tmp_path, "p")

@@ -54,8 +54,9 @@ def main() -> None:
                 continue
             _end_with_sender(requests)
             _send(replies, ({"begun": True}, []))
-            _send(replies, _answer(call, args, kwargs))
-            _wait_for_sender()
+            reply = _answer(call, args, kwargs)
+            _await_requests()  # before the sender can know that it may send the next
+            _send(replies, reply)
 
 
 def _prepare(layouts: Iterable[str]) -> None:
@@ -108,8 +109,8 @@ def _end_with_sender(requests: IO[bytes]) -> None:
         raise EOFError
 
 
-def _wait_for_sender() -> None:
-    """The next request is no reason to end."""
+def _await_requests() -> None:
+    """From here on what comes through the pipe is no reason to end."""
     if sys.platform != "win32":
         signal.signal(signal.SIGIO, signal.SIG_IGN)
 
