@@ -59,7 +59,8 @@ def recorded(journal: Path) -> dict[tuple[str, int], Trial]:
     done = {}
     for line in journal.read_text(encoding="utf-8").splitlines() if journal.exists() else ():
         row = json.loads(line)
-        done[row.pop("format"), row.pop("number")] = Trial(**row)
+        which = row.pop("format"), row.pop("number")
+        done[which] = Trial(**row)
     return done
 
 
