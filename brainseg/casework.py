@@ -17,6 +17,7 @@ from brainseg.results import CaseDetail, CohortRow, Done, Failed
 
 if TYPE_CHECKING:
     from brainseg.bundle import Bundle
+    from brainseg.guarded import GuardedReader
     from brainseg.midline import Midline
 
 log = logging.getLogger(__name__)
@@ -51,10 +52,8 @@ def attempt(job: Job, step: Callable[Given, Result], *args: Given.args, **kwargs
     return Failed.of(job.patient.name, job.shown, as_given(error, job.base, job.given))
 
 
-def load(job: Job, bundles: Sequence[Bundle], out: Path, options: Options) -> Loaded | Done:
+def load(job: Job, bundles: Sequence[Bundle], out: Path, options: Options, reader: GuardedReader) -> Loaded | Done:
     """Step 1: the case as read, or its results where they were made before from the same inputs and settings."""
-    from brainseg.readers import read_patient
-
     if job.patient.problem is not None:
         raise job.patient.problem
     started = time.perf_counter()
@@ -63,7 +62,7 @@ def load(job: Job, bundles: Sequence[Bundle], out: Path, options: Options) -> Lo
     made_from = fingerprint(hashes, bundles, options)
     if not options.overwrite and (before := _before(folder, made_from)) is not None:
         return Done(before.row, detail_of(folder, before), fresh=False)
-    case = read_patient(
+    case = reader.read_patient(
         job.patient,
         pre=options.pre,
         post=options.post,

@@ -1,11 +1,13 @@
 """A cohort on the workers of a dask scheduler that exists: the same steps as on one machine, the same results.
 
 The scheduler hands a case to another worker when one is lost. What a lost worker left half-done is done again, because
-a case counts as done only when its record is written.
+a case counts as done only when its record is written. Every worker reads in a process of its own: a scan that
+crashed the worker itself would count against the cases that wait there.
 """
 
 from __future__ import annotations
 
+import atexit
 import threading
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from brainseg.casework import Loaded, attempt, finish, load, segmented
 from brainseg.errors import BrainsegError, MachineError, UsageError
+from brainseg.guarded import GuardedReader
 from brainseg.job import Job, Options, bundles_of
 from brainseg.results import Done, Failed
 
@@ -83,12 +86,20 @@ def work_on(job: Job, expected: Sequence[tuple[str, str]], out: Path, options: O
     if theirs != tuple(expected):
         there, here = theirs[0][1], expected[0][1]
         raise MachineError("--cluster", f"a worker would run {there}, not {here}", "pass --backend torch --device cpu")
-    loaded = attempt(job, load, job, bundles, out, options)
+    loaded = attempt(job, load, job, bundles, out, options, _reader())
     if not isinstance(loaded, Loaded):
         return loaded
     with _network:  # a worker may have several threads, and one network
         result = attempt(job, segmented, loaded, bundles, options)
     return result if isinstance(result, Failed) else attempt(job, finish, loaded, result, bundles, out, options)
+
+
+@lru_cache(maxsize=1)
+def _reader() -> GuardedReader:
+    """A worker's own, which ends with it."""
+    reader = GuardedReader()
+    atexit.register(reader.close)
+    return reader
 
 
 @lru_cache(maxsize=1)

@@ -6,7 +6,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from brainseg import __version__
 from brainseg.casework import Loaded, attempt, finish, load, segmented
 from brainseg.errors import MachineError, UsageError
+from brainseg.guarded import GuardedReader
 from brainseg.job import Job, Options, bundles_of, find_jobs
 from brainseg.record import read_record
 from brainseg.results import CaseDetail, CohortRow, Done, Failed, Failure
@@ -63,15 +64,17 @@ def run_cohort(
             raise UsageError(path, "is a zip, which the workers cannot open", "unpack it and give the folder")
     if cluster:
         inputs, out, options = [path.absolute() for path in inputs], out.absolute(), options.absolute()
-    with ExitStack() as stack:
+    with GuardedReader() as reader, ExitStack() as stack:  # first, so that it starts while torch is imported
         stack.enter_context(locked(out))
-        jobs, failed = find_jobs(inputs, options, stack)
+        jobs, failed = find_jobs(inputs, options, stack, reader)
+        if cluster is None:
+            reader.prepare(job.patient.flair.layout for job in jobs)
         if len(jobs) != 1 and (options.pre or options.post):
             raise UsageError("--pre, --post", f"there are {len(jobs)} patients", "give the input of one patient")
         bundles = bundles_of(options)
         done: dict[str, Done] = {}
         with progress(len(jobs)) as advance:
-            for job, result in _results(jobs, bundles, out, options, cluster):
+            for job, result in _results(jobs, bundles, out, options, reader, cluster):
                 name = job.patient.name
                 if isinstance(result, Failed):
                     failed.append(result)
@@ -109,23 +112,31 @@ def locked(out: Path) -> Iterator[None]:
 
 
 def _results(
-    jobs: Sequence[Job], bundles: Sequence[Bundle], out: Path, options: Options, cluster: str | None
+    jobs: Sequence[Job],
+    bundles: Sequence[Bundle],
+    out: Path,
+    options: Options,
+    reader: GuardedReader,
+    cluster: str | None,
 ) -> Iterable[tuple[Job, Done | Failed]]:
     if cluster is None:
-        return overlapped(jobs, bundles, out, options)
+        return overlapped(jobs, bundles, out, options, reader)
     from brainseg.cluster import on_cluster
 
     return on_cluster(cluster, jobs, bundles, out, options)
 
 
 def overlapped(
-    jobs: Sequence[Job], bundles: Sequence[Bundle], out: Path, options: Options
+    jobs: Sequence[Job], bundles: Sequence[Bundle], out: Path, options: Options, reader: GuardedReader
 ) -> Iterator[tuple[Job, Done | Failed]]:
-    """The result of every job, in order: while one is in the network, the next is read and the one before written."""
-    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+    """The result of every job, in order: while one is in the network, the next is read and the one before written.
+
+    The reader is closed at the end, so that whoever interrupts this need not wait for what is being read.
+    """
+    with ThreadPoolExecutor(1) as ahead_of_it, ThreadPoolExecutor(1) as writer, closing(reader):
 
         def read(job: Job) -> Future[Loaded | Done | Failed]:
-            return reader.submit(attempt, job, load, job, bundles, out, options)
+            return ahead_of_it.submit(attempt, job, load, job, bundles, out, options, reader)
 
         def write(job: Job, loaded: Loaded | Done | Failed) -> Future[Done | Failed]:
             if isinstance(loaded, Loaded):

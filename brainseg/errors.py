@@ -32,6 +32,10 @@ class NotFlairError(InputError):
     """A series that says it is not FLAIR."""
 
 
+class StoppedError(InputError):
+    """A scan whose reading was stopped: its decoder crashed, or took too long or too much memory."""
+
+
 class UsageError(BrainsegError):
     """A path that does not exist, or options that contradict each other."""
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from brainseg.case import Spacing, spacing_of
 from brainseg.errors import InputError
+from brainseg.guarded import GuardedReader
 from brainseg.job import Options
 from brainseg.measures import volume_ml, volume_voxels
 from brainseg.quality import FLAGS
@@ -131,8 +132,8 @@ def follow(
         MachineError: `out` cannot be written.
         UntrustedBundleError: the bundle is not what it should be.
     """
-    with ExitStack() as stack:
-        given = open_visits(inputs, options, stack, same_patient=same_patient)
+    with GuardedReader() as reader, ExitStack() as stack:
+        given = open_visits(inputs, options, stack, reader, same_patient=same_patient)
         since, when = days_between(given, dates, days)
         order = list(range(len(given))) if since is None else sorted(range(len(given)), key=lambda k: (since[k], k))
         notes = []
@@ -147,7 +148,7 @@ def follow(
         ]
         visits = [measured[0], *(_beside(visit, measured[0]) for visit in measured[1:])]
         captions = [when_of(visit, number) for number, visit in enumerate(visits)]
-        picture = side_by_side([given[k] for k in order], [folders[k] for k in order], captions, options)
+        picture = side_by_side([given[k] for k in order], [folders[k] for k in order], captions, options, reader)
     notes += _notes(visits)
     return Followed(tuple(visits), tuple(change(visits[0], one) for one in visits[1:]), when, tuple(notes), picture)
 

@@ -20,6 +20,7 @@ from brainseg.study.walk import is_dicomdir
 
 if TYPE_CHECKING:
     from brainseg.bundle import Bundle
+    from brainseg.guarded import GuardedReader
 
 
 @dataclass(frozen=True)
@@ -90,13 +91,16 @@ def bundles_of(options: Options) -> list[Bundle]:
     ]
 
 
-def find_jobs(inputs: Sequence[Path], options: Options, stack: ExitStack) -> tuple[list[Job], list[Failed]]:
+def find_jobs(
+    inputs: Sequence[Path], options: Options, stack: ExitStack, reader: GuardedReader
+) -> tuple[list[Job], list[Failed]]:
     """The patients under `inputs`, and the inputs in which none could be found.
 
     Args:
         inputs: as the user gave them; a zip is opened, and its files are gone when `stack` closes.
         options: of which `series` narrows the search.
         stack: closes what was opened.
+        reader: reads the headers that no code of Python's own can.
 
     Raises:
         UsageError: an input that does not exist, or a series that is not there.
@@ -111,7 +115,8 @@ def find_jobs(inputs: Sequence[Path], options: Options, stack: ExitStack) -> tup
             folder = stack.enter_context(opened(path))
             zipped = folder != path
             base = folder.parent if is_dicomdir(folder) else folder
-            for patient in find_patients(folder, series=options.series, name=path.stem if zipped else None):
+            name = path.stem if zipped else None
+            for patient in find_patients(folder, series=options.series, name=name, matlab_header=reader.matlab_header):
                 inside = patient.path.relative_to(folder) if patient.path.is_relative_to(folder) else Path()
                 shown = path.name if inside == Path() else f"{path.name}/{inside.as_posix()}"
                 jobs.append(Job(patient, base, shown, path if zipped else base))

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainseg.case import FLAIR, Case
+from brainseg.guarded import GuardedReader
 from brainseg.job import Options
 from brainseg.readers.volume import Volume
 from brainseg.record import MASK
@@ -41,19 +42,23 @@ class SideBySide:
 
 
 def side_by_side(
-    visits: Sequence[Given], folders: Sequence[Path], captions: Sequence[str], options: Options
+    visits: Sequence[Given],
+    folders: Sequence[Path],
+    captions: Sequence[str],
+    options: Options,
+    reader: GuardedReader,
 ) -> SideBySide:
     """The picture of `visits`, the baseline first, whose results are in `folders`."""
     without = [visit.name for visit in visits if visit.job is None]
     if without:
         return SideBySide(why=f"results hold no scan; give the scans themselves ({', '.join(without)})")
     shown = [0, *range(1, len(visits))[-(MOST_VISITS - 1) :]]
-    baseline = _case(visits[0], options)
+    baseline = _case(visits[0], options, reader)
     if baseline.spacing_mm is None:
         return SideBySide(why="without a spacing scans cannot be laid over each other; give --spacing X Y Z")
     placed = [_placed(baseline, _mask(folders[0]))]
     for k in shown[1:]:
-        moved = _laid_over(baseline, _case(visits[k], options), _mask(folders[k]))
+        moved = _laid_over(baseline, _case(visits[k], options, reader), _mask(folders[k]))
         if moved is None:
             return SideBySide(why=f"{visits[k].name} could not be laid over {visits[0].name}; is it the same head?")
         placed.append(moved)
@@ -64,12 +69,10 @@ def side_by_side(
     )
 
 
-def _case(visit: Given, options: Options) -> Case:
-    from brainseg.readers import read_patient
-
+def _case(visit: Given, options: Options, reader: GuardedReader) -> Case:
     if visit.job is None:
         raise ValueError("a visit without a scan cannot be shown")
-    return read_patient(
+    return reader.read_patient(
         visit.job.patient, spacing_mm=options.spacing_mm, force=options.force, allow_gap=options.allow_gap
     )
 

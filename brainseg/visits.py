@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from brainseg.errors import InputError, UsageError
+from brainseg.guarded import GuardedReader
 from brainseg.job import Job, Options, find_jobs, input_hashes
 from brainseg.record import MASK, RECORD
 from brainseg.study.names import safe_name, unique
@@ -42,13 +43,16 @@ class Given:
     session: Session
 
 
-def open_visits(inputs: Sequence[Path], options: Options, stack: ExitStack, *, same_patient: bool) -> list[Given]:
+def open_visits(
+    inputs: Sequence[Path], options: Options, stack: ExitStack, reader: GuardedReader, *, same_patient: bool
+) -> list[Given]:
     """The visits under `inputs`, one each, in that order.
 
     Args:
         inputs: scans, or folders that `segment` wrote for one case.
         options: for reading scans.
         stack: closes zips that were opened.
+        reader: as for `find_jobs`.
         same_patient: take scans of differing PatientIDs for one patient.
 
     Raises:
@@ -60,7 +64,8 @@ def open_visits(inputs: Sequence[Path], options: Options, stack: ExitStack, *, s
     for path in inputs:
         if not path.exists():
             raise UsageError(path, "does not exist", "check the path")
-    visits = [_opened(path, name, options, stack) for path, name in zip(inputs, visit_names(inputs), strict=True)]
+    names = visit_names(inputs)
+    visits = [_opened(path, name, options, stack, reader) for path, name in zip(inputs, names, strict=True)]
     for number, visit in enumerate(visits):
         for other in visits[:number]:
             if visit.hashes and (visit.hashes <= other.hashes or other.hashes <= visit.hashes):
@@ -140,12 +145,12 @@ def network_of(folder: Path) -> tuple[tuple[str, str, float], ...] | None:
         return None
 
 
-def _opened(path: Path, name: str, options: Options, stack: ExitStack) -> Given:
+def _opened(path: Path, name: str, options: Options, stack: ExitStack, reader: GuardedReader) -> Given:
     folder = _case_folder(path)
     if folder is not None:
         hashes = frozenset(map(str, recorded(folder)["inputs"].values()))
         return Given(name, path, None, folder, hashes, Session())
-    jobs, failed = find_jobs([path], options, stack)
+    jobs, failed = find_jobs([path], options, stack, reader)
     if failed:
         raise InputError(path, failed[0].failure.cause, failed[0].failure.remedy)
     if len(jobs) > 1:

@@ -22,6 +22,7 @@ from brainseg.app.result import refusal_html, result_html
 from brainseg.app.server import hosts_of, listening
 from brainseg.app.visit import MOST_VISITS, Networks, Visit, Visits, uploaded
 from brainseg.errors import BrainsegError, InputError, MachineError, UsageError
+from brainseg.guarded import GuardedReader
 from brainseg.phantom import Phantom, make_phantom, write_phantom_dicom, write_phantom_nifti, write_phantom_tiff
 
 
@@ -52,9 +53,15 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "root"
 
 
+@pytest.fixture(scope="module")
+def reader() -> Iterator[GuardedReader]:
+    with GuardedReader() as reader:
+        yield reader
+
+
 @pytest.fixture
-def visit(root: Path) -> Iterator[Visit]:
-    visit = Visit(root)
+def visit(root: Path, reader: GuardedReader) -> Iterator[Visit]:
+    visit = Visit(root, reader)
     yield visit
     visit.close()
     assert list(root.iterdir()) == []
@@ -210,8 +217,8 @@ def test_only_files_of_an_upload_are_read(value: object, root: Path) -> None:
         uploaded(value, root)
 
 
-def test_pages_beyond_the_most_end_the_one_longest_unused(root: Path) -> None:
-    visits = Visits(root)
+def test_pages_beyond_the_most_end_the_one_longest_unused(root: Path, reader: GuardedReader) -> None:
+    visits = Visits(root, reader)
     first = visits.of("0")
     for session in range(1, MOST_VISITS):
         visits.of(str(session))
@@ -223,8 +230,8 @@ def test_pages_beyond_the_most_end_the_one_longest_unused(root: Path) -> None:
     assert list(root.iterdir()) == []
 
 
-def test_upload_that_nobody_read_goes_after_an_hour_or_with_the_last_page(root: Path) -> None:
-    visits = Visits(root)
+def test_upload_that_nobody_read_goes_after_an_hour_or_with_the_last_page(root: Path, reader: GuardedReader) -> None:
+    visits = Visits(root, reader)
     visit = visits.of("one")
     for name in ("old", "new"):
         (root / name).mkdir()

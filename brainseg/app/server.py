@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from brainseg.app.guard import LOOPBACK, Guard
 from brainseg.errors import MachineError, UsageError
+from brainseg.guarded import GuardedReader
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -44,7 +45,10 @@ def application(
         UsageError: if gradio is not installed, or there is no such bundle or device.
         UntrustedBundleError: as `open_bundle`.
     """
-    with tempfile.TemporaryDirectory(prefix="brainseg-app-", ignore_cleanup_errors=True) as folder:
+    with (
+        GuardedReader() as reader,
+        tempfile.TemporaryDirectory(prefix="brainseg-app-", ignore_cleanup_errors=True) as folder,
+    ):
         root = Path(folder).resolve()
         # gradio reads these when it is imported: where it keeps uploads, and that it tells nobody of anything
         os.environ.update(QUIET, GRADIO_TEMP_DIR=str(root / "gradio"))
@@ -60,7 +64,7 @@ def application(
         uploads.mkdir()
         networks = Networks(bundles, device)
         threshold = networks.get(bundles[0]).threshold
-        visits = Visits(uploads)
+        visits = Visits(uploads, reader)
         here = Path(__file__).parent
         fonts = [gradio.themes.Font(name) for name in FONTS]
         page = build(networks, visits, uploads, threshold)

@@ -25,6 +25,7 @@ from brainseg.errors import BrainsegError, InputError, UsageError
 if TYPE_CHECKING:
     from brainseg.app.view import View
     from brainseg.bundle import Bundle
+    from brainseg.guarded import GuardedReader
     from brainseg.study import Patient
 
 MOST_VISITS = 8
@@ -80,7 +81,8 @@ class Visit:
         lock: held by whoever changes any of it.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, reader: GuardedReader) -> None:
+        self._reader = reader
         self.folder = Path(tempfile.mkdtemp(dir=root))
         self.lock = threading.Lock()
         self._forget()
@@ -125,9 +127,9 @@ class Visit:
         for path in zips:
             folder = self._uploads.enter_context(opened(path))
             self._places.append(folder)
-            found += find_patients(folder, name=path.stem)
+            found += find_patients(folder, name=path.stem, matlab_header=self._reader.matlab_header)
         if rest is not None:
-            found += find_patients(rest)
+            found += find_patients(rest, matlab_header=self._reader.matlab_header)
         names = unique(patient.name for patient in found)
         self.patients = tuple(replace(one, name=name) for one, name in zip(found, names, strict=True))
         self.choose(names[0])
@@ -138,15 +140,13 @@ class Visit:
         Raises:
             UsageError, InputError, MachineError: as `read_patient`, or if no patient has that name.
         """
-        from brainseg.readers import read_ground_truth, read_patient
-
         patient = next((one for one in self.patients if one.name == name), None)
         if patient is None:
             raise UsageError("patient", "is no longer there", "upload the scan again")
         self.patient, self.case, self.truth, self.result, self.view = patient, None, None, None, None
-        case = read_patient(patient)
+        case = self._reader.read_patient(patient)
         try:
-            self.truth = read_ground_truth(patient)
+            self.truth = self._reader.read_ground_truth(patient)
         except InputError as error:
             case = replace(case, notes=(*case.notes, f"the mask beside it is not shown: {error.cause}"))
         self.case = case
@@ -241,10 +241,12 @@ class Visits:
 
     Args:
         root: folder of everything uploaded; what lies there is a visit's, or is on its way to one, or was left behind.
+        reader: reads for all of them, one at a time.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, reader: GuardedReader) -> None:
         self._root = root
+        self._reader = reader
         self._open: OrderedDict[str, Visit] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -256,7 +258,7 @@ class Visits:
         with self._lock:
             if session not in self._open:
                 self._sweep(LONGEST_UPLOAD_SECONDS)
-                self._open[session] = Visit(self._root)
+                self._open[session] = Visit(self._root, self._reader)
             self._open.move_to_end(session)
             gone = [self._open.popitem(last=False)[1] for _ in range(len(self._open) - MOST_VISITS)]
             visit = self._open[session]

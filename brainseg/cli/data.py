@@ -21,17 +21,18 @@ def data() -> None:
 def check(context: click.Context, path: Path) -> None:
     """Read every patient under PATH and say what it is, or why it cannot be read."""
     from brainseg.errors import BrainsegError
-    from brainseg.readers import read_ground_truth, read_patient
+    from brainseg.guarded import GuardedReader
     from brainseg.readers.archive import opened
     from brainseg.study import find_patients
 
     failed = 0
-    with opened(path) as folder:
-        patients = find_patients(folder, name=path.stem if folder != path else None)
+    with GuardedReader() as reader, opened(path) as folder:
+        name = path.stem if folder != path else None
+        patients = find_patients(folder, name=name, matlab_header=reader.matlab_header)
         for patient in patients:
             try:
-                case = read_patient(patient, force=True)
-                truth = read_ground_truth(patient)
+                case = reader.read_patient(patient, force=True)
+                truth = reader.read_ground_truth(patient)
             except BrainsegError as error:
                 failed += 1
                 click.echo(f"error: {error}", err=True)

@@ -5,6 +5,7 @@ tiff.py          TIFF slices, three channels or one
 pictures.py      PNG, JPEG and MATLAB slices
 nifti.py         NIfTI-1 and NIfTI-2
 dicom.py         a DICOM series; stack.py is the grid of its slices
+codestream.py    the size that compressed pixels declare
 dicom_seg.py     a DICOM SEG of the tumour, as ground truth
 itk_formats.py   MetaImage and NRRD
 grid.py          the T1 on the grid of the FLAIR

@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
+from pydicom.encaps import generate_frames
 from pydicom.pixels import get_decoder, pixel_array
 from pydicom.uid import UID, RLELossless
 
 from brainseg.case import spacing_of
 from brainseg.errors import InputError, NotFlairError
+from brainseg.readers.codestream import frame_size
 from brainseg.readers.stack import Floats, Stack, stack_of
 from brainseg.readers.volume import Volume
 from brainseg.study import Series, headers
@@ -306,6 +308,26 @@ def _refuse_undecodable(item: _Slice) -> None:
             raise InputError(item.file, cut, "copy it again")
     elif syntax.is_encapsulated and _SEQUENCE_DELIMITER not in item.file.read_bytes():
         raise InputError(item.file, cut, "copy it again")
+    if syntax.is_encapsulated and syntax != RLELossless:
+        _refuse_other_frame(item)
+
+
+def _refuse_other_frame(item: _Slice) -> None:
+    """Refuse a codestream of another size than the tags say, which its decoder would allocate."""
+    rows, columns, *_ = item.pixels
+    try:
+        pixels = pydicom.dcmread(item.file, specific_tags=["PixelData"]).PixelData
+        size = frame_size(next(generate_frames(pixels, number_of_frames=1)))
+    except MemoryError:
+        raise
+    except Exception:  # a damaged file can raise anything
+        size = None
+    if size != (columns, rows, 1):
+        what = "no size" if size is None else "{} x {} x {}".format(*size)
+        cause = (
+            f"has pixel data that is cut short or damaged (its codestream says {what}, the header {columns} x {rows})"
+        )
+        raise InputError(item.file, cause, f"copy it again, or {AGAIN}")
 
 
 def _voxels(where: Path, label: str, ordered: Sequence[_Slice], stack: Stack) -> tuple[NDArray[np.float32], list[str]]:
@@ -351,6 +373,8 @@ def _decoded(item: _Slice) -> NDArray[Any]:
         # pylibjpeg's RLE decoder panics on damaged data, past every except and onto stderr; pydicom's own does not.
         plugin = "pydicom" if item.syntax == RLELossless else ""
         stored: NDArray[Any] = pixel_array(pydicom.dcmread(item.file) if whole else item.file, decoding_plugin=plugin)
+    except MemoryError:
+        raise
     except Exception as error:  # codecs raise anything, and their words may quote the data set
         cause = f"has pixel data that is cut short or damaged ({type(error).__name__})"
         raise InputError(item.file, cause, f"copy it again, or {AGAIN}") from None

@@ -21,6 +21,7 @@ from tifffile import COMPRESSION, PHOTOMETRIC, TiffPage
 from brainseg.case import CHANNELS, FLAIR
 from brainseg.errors import InputError, MachineError
 from brainseg.readers.checks import MOST_VOXELS, binary_mask, checked_finite, checked_values
+from brainseg.readers.codestream import frame_size
 from brainseg.readers.grid import Shape
 from brainseg.study import Series
 
@@ -29,6 +30,7 @@ SAVE_GREY = "save it as plain grayscale or RGB"
 SAVE_AGAIN = "copy it again, or save it again"
 _ALPHA = {2: 1, 4: 3}  # samples: of which the first carry the image
 _MOST_RATIO = {COMPRESSION.NONE: 1, COMPRESSION.LZW: 1600, COMPRESSION.DEFLATE: 1100, COMPRESSION.ADOBE_DEFLATE: 1100}
+_CODESTREAMS = (6, 7, 33003, 33004, 33005, 33007, 34712, 34892)  # JPEG and JPEG 2000, as COMPRESSION numbers them
 _SEVERAL = "give one file for each slice"
 
 logging.getLogger("tifffile").addHandler(logging.NullHandler())  # else its warnings go to stderr
@@ -266,10 +268,24 @@ def _refuse_incomplete(file: Path, page: TiffPage) -> None:
         raise InputError(file, cause, SAVE_AGAIN)
     if max(offset + count for offset, count in zip(offsets, counts, strict=True)) > held:
         raise InputError(file, "is cut short: a part of its pixels lies beyond its end", "copy it again")
+    if page.compression in _CODESTREAMS:
+        _refuse_other_frames(file, page)
     bits = page.imagewidth * page.imagelength * page.samplesperpixel * page.bitspersample
     if sum(counts) * _MOST_RATIO.get(page.compression, bits) < bits // 8:  # of others no bound is known
         cause = f"declares {page.imagewidth} x {page.imagelength} pixels and holds only {sum(counts)} bytes of them"
         raise InputError(file, cause, SAVE_AGAIN)
+
+
+def _refuse_other_frames(file: Path, page: TiffPage) -> None:
+    """Refuse strips or tiles whose codestream is larger than they are, which its decoder would allocate."""
+    high, wide = page.tile if page.is_tiled else (min(page.rowsperstrip, page.imagelength), page.imagewidth)
+    for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
+        page.parent.filehandle.seek(offset)
+        size = frame_size(page.parent.filehandle.read(count))
+        if size is None or size[0] > wide or size[1] > high or size[2] > page.samplesperpixel:
+            said = "no size" if size is None else "{} x {} x {}".format(*size)
+            cause = f"holds a part of {wide} x {high} pixels whose codestream says {said}"
+            raise InputError(file, cause, SAVE_AGAIN)
 
 
 def _pixels(item: _Slice) -> NDArray[Any]:

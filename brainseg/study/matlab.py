@@ -8,7 +8,7 @@ the lowest of its slice numbers, which no other patient of the set can have, als
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,7 +41,10 @@ class Header:
     mask: bool
 
 
-def find(root: Path, folders: Sequence[Folder]) -> list[Found]:
+ReadHeader = Callable[[Path], Header]
+
+
+def find(root: Path, folders: Sequence[Folder], header_of: ReadHeader) -> list[Found]:
     """The patients whose slices lie in `folders`, which are those under `root`; a damaged file is one of its own."""
     files = [
         folder.path / name
@@ -54,7 +57,7 @@ def find(root: Path, folders: Sequence[Folder]) -> list[Found]:
     found = []
     for file in files:
         try:
-            header = read_header(file)
+            header = header_of(file)
         except InputError as error:
             if _lacks_h5py(error):
                 return [_found(root, [file], error)]
@@ -64,9 +67,9 @@ def find(root: Path, folders: Sequence[Folder]) -> list[Found]:
     return [_patient(root, own) for own in headers.values()] + found
 
 
-def find_one(file: Path) -> list[Found]:
+def find_one(file: Path, header_of: ReadHeader) -> list[Found]:
     """The slice that is a single file."""
-    header = read_header(file)
+    header = header_of(file)
     series = Series("matlab", (file,), description=file.name)
     return [Found(Patient("", file, series, masks=(file,) if header.mask else (), why=WHY), (file.stem,))]
 

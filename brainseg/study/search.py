@@ -18,7 +18,13 @@ EXPECTED = (
 )
 
 
-def find_patients(path: Path, *, series: str | None = None, name: str | None = None) -> list[Patient]:
+def find_patients(
+    path: Path,
+    *,
+    series: str | None = None,
+    name: str | None = None,
+    matlab_header: matlab.ReadHeader = matlab.read_header,
+) -> list[Patient]:
     """The patients under `path`, a folder or a file, in natural order of their names.
 
     Files are told apart by suffix (TIFF, PNG, JPEG, MATLAB, NIfTI, MHA, NRRD) or by the DICOM prefix; only headers are
@@ -30,6 +36,7 @@ def find_patients(path: Path, *, series: str | None = None, name: str | None = N
         path: what the user gave.
         series: SeriesInstanceUID of the DICOM series to take for the FLAIR; only its patient is then found.
         name: name of the patient if there is exactly one (the stem of the zip that it came in).
+        matlab_header: reads a MATLAB file's header, which HDF5 decodes in C; all others are read in Python.
 
     Raises:
         UsageError: if `path` does not exist, or no DICOM series under it has the UID `series`.
@@ -45,7 +52,7 @@ def find_patients(path: Path, *, series: str | None = None, name: str | None = N
         raise InputError(path, "is a pipe or a device, not a file", "save what it gives, and give that")
     if is_dicomdir(path):
         path = path.parent
-    patients = _in_folder(path, series) if path.is_dir() else _in_file(path, series)
+    patients = (_in_folder if path.is_dir() else _in_file)(path, series, matlab_header)
     if len(patients) == 1:
         if patients[0].problem is not None:
             raise patients[0].problem
@@ -54,7 +61,7 @@ def find_patients(path: Path, *, series: str | None = None, name: str | None = N
     return patients
 
 
-def _in_file(path: Path, series: str | None) -> list[Patient]:
+def _in_file(path: Path, series: str | None, matlab_header: matlab.ReadHeader) -> list[Patient]:
     lower = path.name.lower()
     if lower.endswith(".zip"):
         raise UsageError(path, "is a zip, which has to be opened first", "unpack it and give the folder")
@@ -63,7 +70,7 @@ def _in_file(path: Path, series: str | None) -> list[Patient]:
     if series is None and lower.endswith(PICTURES):
         return named(slices.find_one(path))
     if series is None and lower.endswith(MATLAB):
-        return named(matlab.find_one(path))
+        return named(matlab.find_one(path, matlab_header))
     if series is None and lower.endswith(NIFTI + ITK):
         return named(volumes.find_one(path))
     found = dicom.find_one(path, series)
@@ -75,7 +82,7 @@ def _in_file(path: Path, series: str | None) -> list[Patient]:
     return named(found)
 
 
-def _in_folder(path: Path, series: str | None) -> list[Patient]:
+def _in_folder(path: Path, series: str | None, matlab_header: matlab.ReadHeader) -> list[Patient]:
     folders = list(walk(path))
     found = dicom.find(path, folders, series)
     if series is not None:
@@ -83,7 +90,7 @@ def _in_folder(path: Path, series: str | None) -> list[Patient]:
             raise UsageError(path, f"holds no image series {series}", "check the UID given with --series")
         return named(found)
     alone, taken = slices.find(path, folders)
-    found += alone + matlab.find(path, folders)
+    found += alone + matlab.find(path, folders, matlab_header)
     found += tiff.find(path, [one for one in folders if one.path not in taken]) + volumes.find(path, folders)
     if not found:
         _refuse_pair([folder.path / name for folder in folders for name in folder.others])
