@@ -47,3 +47,8 @@ class UntrustedBundleError(BrainsegError):
     """A bundle or weights whose content is not what it should be, or that would run foreign code."""
 
     exit_code = 6
+
+
+def one_line(text: str) -> str:
+    """`text` without what would break a line, or change how a terminal shows it."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -23,7 +23,6 @@ from brainseg.bundle import (
     TRAINING_FILE,
     WEIGHTS,
     config_files,
-    file_sha256,
     read_config,
     recipes,
     recorded_recipe,
@@ -31,14 +30,25 @@ from brainseg.bundle import (
     ships_weights,
 )
 from brainseg.datalist import monai_datalist, write_datalist
-from brainseg.errors import BrainsegError, InputError, UsageError
+from brainseg.errors import BrainsegError, InputError, UntrustedBundleError, UsageError, one_line
+from brainseg.foreign import code_in_setting, plain_json
 from brainseg.slice_dataset import needs_volumes, write_volumes
 from brainseg.slice_split import SliceSplit, training_slices
 from brainseg.study import Patient
+from brainseg.weights import file_sha256, read_state, read_weights
 from brainseg.writers.tables import write_json
 
 log = logging.getLogger(__name__)
 ALL = -1  # the fold of no patient
+OPTIONS = {  # of train.json, which options of the command set
+    "bundle_root": "--bundle",
+    "dataset_dir": "--data",
+    "datalist": "--data",
+    "output_dir": "--out",
+    "fold": "--fold",
+    "checkpoint": "--resume",
+    "weights": "--weights",
+}
 DATASET = (
     "dataset"  # of a run, for slices that its bundle cannot read; there a bundle looks when it is told of no other
 )
@@ -90,6 +100,7 @@ def prepare(
     Raises:
         UsageError: no such bundle, recipe, fold or setting, a `pretrained_encoder` that does not fit, or `root` holds
             a run already and `resume` is not given.
+        UntrustedBundleError: a setting that is code, or a run to resume that is damaged.
         InputError: no patient to train or to validate on, or none of the slices of `split`.
     """
     known = tunables(name, recipe)
@@ -98,10 +109,13 @@ def prepare(
     unknown = [key for key in (settings or {}) if key.split("::")[0].split("#")[0] not in known]
     if unknown:
         raise UsageError(unknown[0], "not a setting of the bundle's train.json", "see its first lines for the tunables")
+    check_start(name, settings or {})
     if (root / RUN_FILE).exists() != resume:
         cause = "holds no run to resume" if resume else "holds a run already"
         raise UsageError(root, cause, "leave --resume out" if resume else "pass --resume, or choose another folder")
     by_slice = split is not None or any(patient.alone for patient in patients)
+    if resume and plain_json(root / RUN_FILE).get("bundle") != name:
+        raise UsageError("--bundle", "is not that which the run began with", "resume with the same")
     if resume and _by_slice(root) != by_slice:
         raise UsageError("--split", "is not as it was when the run began", "resume with the options that it began with")
     if resume:
@@ -175,12 +189,13 @@ def train(run: Run, data: Path, *, weights: str | None = None, resume: bool = Fa
     overrides = {
         **(_one_slice_each(run.bundle) if own.is_dir() else {}),
         "bundle_root": str(root),
-        "dataset_dir": str(own if own.is_dir() else data),
-        "datalist": str(run.root / "datalist.json"),
-        "output_dir": str(run.root),
+        # absolute paths, because a relative one may begin with what MONAI would run
+        "dataset_dir": str((own if own.is_dir() else data).absolute()),
+        "datalist": str(run.root.absolute() / "datalist.json"),
+        "output_dir": str(run.root.absolute()),
         "fold": run.fold,
-        "checkpoint": str(newest_state(run.root)) if resume else "",
-        "weights": str(_starting_weights(run.bundle, weights)) if weights else "",
+        "checkpoint": str(newest_state(run.root).absolute()) if resume else "",
+        "weights": str(_starting_weights(run.bundle, weights).absolute()) if weights else "",
         **({"coarse_share": 0} if weights else {}),  # they know what half the resolution teaches
         **run.settings,
     }
@@ -214,14 +229,12 @@ def newest_state(root: Path) -> Path:
     Raises:
         UsageError: there is none.
     """
-    import torch
-
     states = sorted((root / "models").glob("state_checkpoint_epoch=*.pt"), key=_epoch, reverse=True)
     for path in states:
         try:
-            torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
-            log.warning("%s cannot be read (%s); going back to the one before", path.name, type(error).__name__)
+            read_state(path)
+        except UntrustedBundleError as error:
+            log.warning("%s cannot be read (%s); going back to the one before", path.name, error.cause)
             continue
         return path
     raise UsageError(root, "holds no training state to resume from", "train again without --resume")
@@ -232,11 +245,30 @@ def _epoch(path: Path) -> int:
     return int(found[1]) if found else -1
 
 
+def check_start(name: str, settings: Mapping[str, Any], *, weights: str | None = None, recipe: str = "") -> None:
+    """That `settings` are plain values, and `weights` those of the network, before anything is written.
+
+    Raises:
+        UsageError: a setting that options of the command set, or weights that are not there.
+        UntrustedBundleError: a setting that is code, or weights that are damaged or of another network.
+    """
+    for key, value in settings.items():
+        if option := OPTIONS.get(re.split("::|#", key)[0]):
+            raise UsageError(key, "is not a setting", f"give it by {option}")
+        if code := code_in_setting(key, value):
+            raise UntrustedBundleError(key, f"holds code ({one_line(code)[:80]})", "give a plain value")
+    if weights:
+        parser = read_config(shipped()[name], "train", recipe)
+        for key, value in settings.items():
+            parser[key] = value
+        read_weights(_starting_weights(name, weights), parser.get_parsed_content("network_def").state_dict())
+
+
 def _starting_weights(name: str, weights: str) -> Path:
     if weights == "shipped" and not ships_weights(name):
         raise UsageError("--weights shipped", f"{name} ships none", "leave --weights out, or give a file")
     path = shipped()[name] / WEIGHTS if weights == "shipped" else Path(weights)
-    if not path.is_file():
+    if not path.exists():
         raise UsageError(path, "no weights there", "give a file, or shipped")
     return path
 
@@ -274,7 +306,7 @@ def _apart(run: Run) -> dict[str, Any]:
 
 def _by_slice(root: Path) -> bool:
     """Whether the run at `root` trains on a split by slice."""
-    return bool(json.loads((root / RUN_FILE).read_text(encoding="utf-8")).get("by_slice"))
+    return bool(plain_json(root / RUN_FILE).get("by_slice"))
 
 
 def _record(run: Run, *, weights_sha256: str | None) -> None:

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from brainseg import bundle as bundle_module
-from brainseg.bundle import WEIGHTS, describe, file_sha256, locate, open_bundle, shipped, ships_weights
+from brainseg.bundle import WEIGHTS, describe, locate, open_bundle, shipped, ships_weights
 from brainseg.errors import UntrustedBundleError, UsageError
+from brainseg.weights import file_sha256
 
 NAME = "residual_unet"
 

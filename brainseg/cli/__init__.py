@@ -56,6 +56,11 @@ def main(arguments: list[str] | None = None) -> None:
         click.echo("error: memory: not enough; use a smaller volume, or a machine with more", err=True)
         sys.exit(MachineError.exit_code)
     except Exception as error:
+        from brainseg.writers.atomic import of_machine
+
+        if isinstance(error, OSError) and (machine := of_machine(error, "disk")) is not None:
+            click.echo(f"error: {machine}", err=True)
+            sys.exit(machine.exit_code)
         if logging.getLogger("brainseg").isEnabledFor(logging.DEBUG):
             traceback.print_exc()
         click.echo(f"error: brainseg: {type(error).__name__}: {error}; this is a bug, -v shows where", err=True)

@@ -62,12 +62,14 @@ def follow(
     side. DICOM says when it was scanned; else --dates or --days do. Dates are used for intervals and written nowhere.
     """
     from brainseg.cli.progress import progress
+    from brainseg.cohort import locked
     from brainseg.follow import follow as followed
     from brainseg.job import Options
     from brainseg.writers.follow import lines, write_follow
 
     options = Options(bundle=bundle, spacing_mm=spacing, device=device, force=force, allow_gap=allow_gap)
     inputs = [baseline, *followups]
+    click.get_current_context().with_resource(locked(out))
     with progress("measure", len(inputs), quiet=quiet) as advance:
         result = followed(inputs, out, options, dates=dates, days=days, same_patient=same_patient, advance=advance)
     write_follow(out, result)
