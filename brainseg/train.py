@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,7 @@ from brainseg.bundle import (
     ships_weights,
 )
 from brainseg.datalist import monai_datalist, write_datalist
-from brainseg.errors import BrainsegError, InputError, UntrustedBundleError, UsageError, one_line
+from brainseg.errors import BrainsegError, InputError, MachineError, UntrustedBundleError, UsageError, one_line
 from brainseg.foreign import code_in_setting, plain_json
 from brainseg.slice_dataset import needs_volumes, write_volumes
 from brainseg.slice_split import SliceSplit, training_slices
@@ -180,7 +182,8 @@ def train(run: Run, data: Path, *, weights: str | None = None, resume: bool = Fa
 
     Raises:
         UsageError: weights that are not there.
-        BrainsegError: training ended without weights (validation never came).
+        BrainsegError: training ended without weights (validation never came), or the loss was no number.
+        MachineError: the GPU is out of memory, or the disk full.
     """
     from monai.bundle import ConfigWorkflow
 
@@ -206,15 +209,44 @@ def train(run: Run, data: Path, *, weights: str | None = None, resume: bool = Fa
         **overrides,
     )
     workflow.initialize()
-    workflow.run()
+    with _faults_of_machine(run.root):
+        workflow.run()
     workflow.finalize()
+    stopped = workflow.parser.get_parsed_content("train#trainer").state
+    diverged = not math.isfinite(float(stopped.output[0]["loss"]))
     best = run.root / WEIGHTS
-    if not best.is_file():
+    if not best.is_file() and not diverged:
         raise BrainsegError(run.root, "no validation in the epochs given, so no weights", "lower val_interval")
-    _record(run, weights_sha256=file_sha256(best))
-    record = {"bundle": run.bundle, "fold": run.fold, "trained_on": run.trained_on, "validated_on": run.validated_on}
-    write_json(run.root / TRAINING_FILE, record | _apart(run))
+    if best.is_file():
+        _record(run, weights_sha256=file_sha256(best))
+        record = {"bundle": run.bundle, "fold": run.fold}
+        record |= {"trained_on": run.trained_on, "validated_on": run.validated_on}
+        write_json(run.root / TRAINING_FILE, record | _apart(run))
+    if diverged:
+        cause = f"the loss was no number in epoch {stopped.epoch}, so training stopped there"
+        raise BrainsegError(run.root, cause, "its last good weights are kept; lower learning_rate, and --resume")
     return best
+
+
+@contextmanager
+def _faults_of_machine(root: Path) -> Iterator[None]:
+    """Says of a GPU without memory and of a full disk what they are; of these PyTorch makes errors of its own."""
+    import torch
+
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        remedy = "lower batch_size or slices_per_patient, or free the GPU; then --resume"
+        raise MachineError(root, "the GPU is out of memory", remedy) from error
+    except RuntimeError as error:
+        if "PytorchStreamWriter" not in str(error) and "unexpected pos" not in str(error):
+            raise
+        for partial in (root / "models").glob("*.pt"):
+            try:
+                read_state(partial)
+            except UntrustedBundleError:
+                partial.unlink()
+        raise MachineError(root, "a checkpoint could not be written", "free some space; then --resume") from error
 
 
 def _one_slice_each(name: str) -> dict[str, int]:
