@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from command import Bright, open_bundles_with
-from faults import bundle_faults, files_faults, nifti_faults, tiff_faults
+from faults import bundle_faults, files_faults, nifti_faults, runs_faults, tiff_faults
 from faults.exploits import EXPLOITS
 from faults.fault import GROUPS, Fault, Met, Situation
 from faults.table import TABLE, Tally
@@ -20,6 +20,7 @@ FAULTS: list[Fault | Situation] = list(
         nifti_faults.FAULTS,
         bundle_faults.FAULTS,
         files_faults.FAULTS,
+        runs_faults.FAULTS,
     )
 )
 
