@@ -66,7 +66,6 @@ def not_writable(met: Met) -> None:
     with permissions_count(met):
         refused(met, "permission denied; choose an output folder that you may write to")
     met.out.chmod(0o755)
-    done(met)
 
 
 def patient_not_writable(met: Met) -> None:
@@ -75,7 +74,6 @@ def patient_not_writable(met: Met) -> None:
     with permissions_count(met):
         refused(met, f"{met.out / 'sound'}: permission denied")
     (met.out / "sound").chmod(0o755)
-    done(met)
 
 
 def is_a_file(met: Met) -> None:
@@ -141,7 +139,6 @@ def no_folder(met: Met) -> None:
     with met.monkeypatch.context() as patch:
         patch.setattr(Path, "mkdir", full)
         refused(met, "sound: the disk is full; free some space and run again")
-    done(met)
 
 
 @contextmanager
@@ -162,7 +159,6 @@ def no_room(met: Met) -> None:
     assert "does not take a file this large; choose another output folder" in line
     assert met.partial == 0
     assert not list(met.out.rglob("case.json"))
-    done(met)
 
 
 def killed(met: Met) -> None:
@@ -221,7 +217,6 @@ def two_processes(met: Met) -> None:
             code, lines = met.command(*command, "--out", met.out, "-q")
             assert (code, len(lines)) == (5, 1), (command, lines)
         other.communicate("")
-    done(met)
 
 
 def twenty(met: Met) -> None:

@@ -47,6 +47,12 @@ def arguments(met: Met, out: Path, *more: object) -> tuple[object, ...]:
     return ("train", *common, "--epochs", EPOCHS, *tiny, *more)
 
 
+def train(met: Met, out: Path, *more: object) -> tuple[int, list[str]]:
+    """Exit code and lines on stderr, without MONAI's progress bars."""
+    code, lines = met.command(*arguments(met, out, *more))
+    return code, [line for line in lines if line.strip() and not line.startswith("Loading dataset")]
+
+
 def killed(met: Met) -> Path:
     """A copy of a run that was killed with SIGKILL in its third epoch; trained once in a test run."""
     run = met.folder.parent / "killed"
@@ -69,7 +75,7 @@ def resumed(met: Met) -> None:
     run = killed(met)
     assert states(run) == [1, 2]
     assert json.loads((run / "run.json").read_text())["weights_sha256"] is None
-    code, lines = met.command(*arguments(met, run, "--resume", "-q"))
+    code, lines = train(met, run, "--resume", "-q")
     assert (code, lines) == (0, [])
     assert states(run) == [2, 3]
     code, lines = met.command("bundle", "verify", run)
@@ -83,7 +89,7 @@ def last_is_corrupt(damage: Callable[[bytearray], object]) -> Callable[[Met], No
         content = bytearray(path.read_bytes())
         damage(content)
         path.write_bytes(content)
-        code, lines = met.command(*arguments(met, run, "--resume"))
+        code, lines = train(met, run, "--resume")
         assert code == 0, lines
         (said,) = (line for line in lines if "going back to the one before" in line)
         assert "state_checkpoint_epoch=2.pt cannot be read (damaged" in said
@@ -104,7 +110,7 @@ def all_corrupt(met: Met) -> None:
     run = killed(met)
     for path in (run / "models").glob("state_*.pt"):
         path.write_bytes(path.read_bytes()[:1000])
-    code, lines = met.command(*arguments(met, run, "--resume", "-q"))
+    code, lines = train(met, run, "--resume", "-q")
     assert (code, len(lines)) == (2, 1), lines
     assert "holds no training state to resume from; train again without --resume" in lines[0]
 
@@ -124,7 +130,7 @@ def no_number(met: Met) -> None:
         from monai.losses import DiceCELoss
 
         patch.setattr(DiceCELoss, "forward", lambda self, given, target: given.mean() * float("nan"))
-        code, lines = met.command(*arguments(met, run, "--resume", "-q"))
+        code, lines = train(met, run, "--resume", "-q")
     assert (code, len(lines)) == (3, 1), lines
     assert "the loss was no number in epoch 3, so training stopped there; its last good weights are kept" in lines[0]
     assert (run / WEIGHTS).read_bytes() == kept
@@ -140,7 +146,7 @@ def training_out_of_memory(met: Met) -> None:
 
     with met.monkeypatch.context() as patch:
         patch.setattr(torch.optim.AdamW, "step", full)
-        code, lines = met.command(*arguments(met, run, "--resume", "-q"))
+        code, lines = train(met, run, "--resume", "-q")
     assert (code, len(lines)) == (5, 1), lines
     assert "the GPU is out of memory; lower batch_size" in lines[0]
     assert states(run) == [1, 2]
@@ -149,11 +155,11 @@ def training_out_of_memory(met: Met) -> None:
 def training_disk_full(met: Met) -> None:
     run = killed(met)
     with no_file_larger_than(1_000_000):
-        code, lines = met.command(*arguments(met, run, "--resume", "-q"))
+        code, lines = train(met, run, "--resume", "-q")
     assert (code, len(lines)) == (5, 1), lines
     assert "a checkpoint could not be written; free some space; then --resume" in lines[0]
     assert states(run) == [2]
-    assert met.command(*arguments(met, run, "--resume", "-q")) == (0, [])
+    assert train(met, run, "--resume", "-q") == (0, [])
 
 
 class Tight(torch.nn.Module):
