@@ -133,7 +133,8 @@ def locate(name_or_path: str) -> tuple[str, Path]:
 
     Raises:
         UsageError: neither a shipped bundle's name nor a folder.
-        UntrustedBundleError: a folder whose configs are not those of a shipped bundle.
+        UntrustedBundleError: a folder whose configs are not those of a shipped bundle, a run of a newer brainseg, or an
+            archive that would leave its folder.
     """
     known = shipped()
     if name_or_path in known:
@@ -190,7 +191,7 @@ def open_bundle(
         name_or_path: a shipped bundle's name, a run of `brainseg train`, or a copy of a bundle.
         device: "auto", "cpu", "cuda" or "cuda:N".
         threshold: in place of the bundle's own.
-        trust: evaluate the folder's own configs even if they are foreign. They can run any code.
+        trust: evaluate the folder's own configs even if they are foreign. They can run any code; see `foreign_code`.
 
     Raises:
         UsageError: no such bundle or device, or a shipped bundle without weights.
