@@ -42,6 +42,10 @@ from brainseg.writers.tables import write_json
 
 log = logging.getLogger(__name__)
 ALL = -1  # the fold of no patient
+LOUD = (
+    "monai.handlers.StatsHandler",
+    "ignite.handlers.terminate_on_nan.TerminateOnNan",
+)  # loggers that print on their own
 OPTIONS = {  # of train.json, which options of the command set
     "bundle_root": "--bundle",
     "dataset_dir": "--data",
@@ -230,9 +234,18 @@ def train(run: Run, data: Path, *, weights: str | None = None, resume: bool = Fa
 
 @contextmanager
 def _faults_of_machine(root: Path) -> Iterator[None]:
-    """Says of a GPU without memory and of a full disk what they are; of these PyTorch makes errors of its own."""
+    """Says of a GPU without memory and of a full disk what they are; of these PyTorch makes errors of its own.
+
+    What MONAI and ignite print of an error, with its traceback, is left out unless with -v.
+    """
     import torch
 
+    def progress_alone(record: logging.LogRecord) -> bool:
+        return record.levelno < logging.WARNING or log.isEnabledFor(logging.DEBUG)
+
+    loggers = [logging.getLogger(name) for name in LOUD]
+    for logger in loggers:
+        logger.addFilter(progress_alone)
     try:
         yield
     except torch.cuda.OutOfMemoryError as error:
@@ -247,6 +260,9 @@ def _faults_of_machine(root: Path) -> Iterator[None]:
             except UntrustedBundleError:
                 partial.unlink()
         raise MachineError(root, "a checkpoint could not be written", "free some space; then --resume") from error
+    finally:
+        for logger in loggers:
+            logger.removeFilter(progress_alone)
 
 
 def _one_slice_each(name: str) -> dict[str, int]:
