@@ -3,23 +3,24 @@
 Shipped bundles are code of this package and are evaluated. A folder that `brainseg train` wrote gives its weights and
 plain JSON only; network and preprocessing come from the shipped bundle it was trained from, with the shipped recipe
 that its run.json names laid over them. The configs of any other folder are never evaluated, because a MONAI config is
-code, unless the user trusts it.
+code, unless the user trusts it, whom `foreign_code` shows what will run.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
-import pickle
-import warnings
-from collections.abc import Callable, Mapping
+import re
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from brainseg.errors import MachineError, UntrustedBundleError, UsageError
+from brainseg import __version__
+from brainseg.errors import BrainsegError, UntrustedBundleError, UsageError, one_line
+from brainseg.foreign import code_of, foreign_file, plain_json, plain_text, same_file
+from brainseg.weights import file_sha256, read_weights, refuse_escape
 
 if TYPE_CHECKING:
     import torch
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 DEFAULT = "residual_unet"
 RUN_FILE = "run.json"
 WEIGHTS = Path("models") / "model.pt"
+INFERENCE = Path("configs") / "inference.json"
 MANIFEST = Path("models") / "model.pt.sha256"
 TRAINING_FILE = Path("models") / "training.json"
 NO_WEIGHTS = "no weights shipped: train it"
@@ -116,7 +118,7 @@ def recorded_recipe(root: Path, name: str) -> str:
     """
     if not (root / RUN_FILE).is_file():
         return ""
-    recipe = _plain_json(root / RUN_FILE).get("recipe") or ""
+    recipe = plain_json(root / RUN_FILE).get("recipe") or ""
     known = recipes(name)
     if recipe and (not isinstance(recipe, str) or recipe not in known):
         remedy = f"only {', '.join(known)} are known: restore it, or train again"
@@ -124,24 +126,15 @@ def recorded_recipe(root: Path, name: str) -> str:
     return str(recipe)
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal; read in pieces, so that its size does not matter."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def recorded_hash(root: Path) -> str | None:
     """The SHA-256 that a bundle's `models/model.pt.sha256` (sha256sum's format) or a run's `run.json` records."""
     manifest = root / MANIFEST
     if manifest.is_file():
-        words = manifest.read_text(encoding="utf-8").split()
+        words = plain_text(manifest).split()
         return words[0] if words else None
     run = root / RUN_FILE
     if run.is_file():
-        value = _plain_json(run).get("weights_sha256")
+        value = plain_json(run).get("weights_sha256")
         return str(value) if value else None
     return None
 
@@ -151,26 +144,53 @@ def locate(name_or_path: str) -> tuple[str, Path]:
 
     Raises:
         UsageError: neither a shipped bundle's name nor a folder.
-        UntrustedBundleError: a folder whose configs are not those of a shipped bundle.
+        UntrustedBundleError: a folder whose configs are not those of a shipped bundle, a run of a newer brainseg, or an
+            archive that would leave its folder.
     """
     known = shipped()
     if name_or_path in known:
         return name_or_path, known[name_or_path]
     root = Path(name_or_path)
+    if root.is_file():
+        if zipfile.is_zipfile(root):
+            with zipfile.ZipFile(root) as archive:
+                refuse_escape(root, archive)
+        raise UsageError(name_or_path, "is a file, and a bundle is a folder", "unpack it and give the folder")
     if not root.is_dir():
         raise UsageError(name_or_path, "no bundle of that name and no such folder", f"choose one of {', '.join(known)}")
     if (root / RUN_FILE).is_file():
-        name = _plain_json(root / RUN_FILE).get("bundle")
-        if name in known:
-            return str(name), root
-    config = root / "configs" / "inference.json"
-    if config.is_file():
-        for name, folder in known.items():
-            if config.read_bytes() == (folder / "configs" / "inference.json").read_bytes():
+        run = plain_json(root / RUN_FILE)
+        name = run.get("bundle")
+        if isinstance(name, str) and name in known:
+            _refuse_newer(root / RUN_FILE, str(run.get("brainseg", "")))
+            return name, root
+    different = str(INFERENCE)
+    for name, folder in known.items():
+        if same_file(root / INFERENCE, folder / INFERENCE):
+            different = foreign_file(root, folder)
+            if not different:
                 return name, root
     raise UntrustedBundleError(
-        root, "its configs are not those of a shipped bundle, and a config is code", "pass --trust-bundle to run it"
+        root, f"{different} is not that of a shipped bundle, and a config is code", "pass --trust-bundle to run it"
     )
+
+
+def foreign_code(name_or_path: str) -> list[str]:
+    """What `open_bundle(name_or_path, trust=True)` would run that is not brainseg's, a line each; evaluates nothing.
+
+    Raises:
+        UsageError: neither a shipped bundle's name nor a folder.
+        UntrustedBundleError: configs that cannot be read.
+    """
+    try:
+        _known(name_or_path)
+    except UntrustedBundleError:
+        root = Path(name_or_path).resolve()
+        with _foreign(root):
+            parser = read_config(root, "inference")
+            parser.resolve_macro_and_relative_ids()
+            return [one_line(f"{where}: {text}") for where, text in code_of(parser.get())]
+    return []
 
 
 def open_bundle(
@@ -188,35 +208,50 @@ def open_bundle(
         device: "auto", "cpu", "cuda" or "cuda:N".
         backend: one of `brainseg.backends.BACKENDS`.
         threshold: in place of the bundle's own.
-        trust: evaluate the folder's own configs even if they are foreign. They can run any code.
+        trust: evaluate the folder's own configs even if they are foreign. They can run any code; see `foreign_code`.
 
     Raises:
         UsageError: no such bundle, device or backend, or a shipped bundle without weights.
         UntrustedBundleError: foreign configs, an unknown recipe, or weights that are damaged, missing or of another
             network.
     """
+    chosen = choose_device("cpu" if (device, backend) == ("auto", "openvino") else device)
     try:
-        name, root = locate(name_or_path)
-        configs, recipe = shipped()[name], recorded_recipe(root, name)
+        name, root, recipe = _known(name_or_path)
     except UntrustedBundleError:
         if not trust:
             raise
-        root = configs = Path(name_or_path)
-        name, recipe = root.resolve().name, ""
+        root = Path(name_or_path).resolve()
+        with _foreign(root):
+            bundle = _opened(root.name, root, root, "", chosen, backend, threshold)
+            _refuse_other_channels(bundle)
+        return bundle
     if root == shipped().get(name) and not ships_weights(name):
         trained = ", ".join(one for one in shipped() if ships_weights(one))
         remedy = f"train it (brainseg train --bundle {name}) and give its run, or choose one of {trained}"
         raise UsageError(name, "no weights shipped", remedy)
-    chosen = choose_device("cpu" if (device, backend) == ("auto", "openvino") else device)
+    return _opened(name, root, shipped()[name], recipe, chosen, backend, threshold)
+
+
+def _known(name_or_path: str) -> tuple[str, Path, str]:
+    """Name, folder with the weights and recipe of a bundle whose configs are brainseg's own."""
+    name, root = locate(name_or_path)
+    return name, root, recorded_recipe(root, name)
+
+
+def _opened(
+    name: str, root: Path, configs: Path, recipe: str, device: torch.device, backend: str, threshold: float | None
+) -> Bundle:
+    """The bundle with the weights at `root`; evaluates the configs of the folder `configs`."""
     parser = read_config(configs, "inference", recipe)
-    parser["device"] = chosen
+    parser["device"] = device
     if threshold is not None:
         parser["threshold"] = threshold
     network = parser.get_parsed_content("network_def")
-    state, weights_sha256 = _read_weights(root, network.state_dict())
+    state, weights_sha256 = read_weights(root / WEIGHTS, network.state_dict(), recorded_hash(root))
     network.load_state_dict(state)
-    network.to(chosen).eval()
-    metadata = _plain_json(configs / "configs" / "metadata.json")
+    network.to(device).eval()
+    slope, offset = (float(parser.get_parsed_content(f"presence_{one}")) for one in ("slope", "offset"))
     bundle = Bundle(
         name=name,
         root=root,
@@ -225,21 +260,41 @@ def open_bundle(
         inferer=parser.get_parsed_content("inferer"),
         probability=parser.get_parsed_content("probability"),
         mask=parser.get_parsed_content("mask"),
-        device=chosen,
+        device=device,
         pixel_mm=float(parser.get_parsed_content("pixel_mm")),
         threshold=float(parser.get_parsed_content("threshold")),
         temperature=float(parser.get_parsed_content("temperature")),
-        presence=(
-            float(parser.get_parsed_content("presence_slope")),
-            float(parser.get_parsed_content("presence_offset")),
-        ),
+        presence=(slope, offset),
         weights_sha256=weights_sha256,
-        version=str(metadata["version"]),
+        version=str(plain_json(configs / "configs" / "metadata.json")["version"]),
         recipe=recipe,
         backend=backend,
     )
     _ = bundle.engine  # refused here, once, if it cannot be
     return bundle
+
+
+@contextmanager
+def _foreign(root: Path) -> Iterator[None]:
+    """Around foreign configs, which may fail in any way."""
+    try:
+        yield
+    except (BrainsegError, MemoryError):
+        raise
+    except Exception as error:
+        cause = f"its configs give no bundle for brainseg ({type(error).__name__}: {one_line(str(error))[:200]})"
+        raise UntrustedBundleError(root, cause, "mend them, or choose another bundle") from error
+
+
+def _refuse_other_channels(bundle: Bundle) -> None:
+    """Refuses a network that does not make one logit of three channels."""
+    import torch
+
+    with torch.inference_mode():
+        made = tuple(bundle.inferer(torch.zeros(1, 3, 64, 64, 2, device=bundle.device), bundle.network).shape)
+    if made != (1, 1, 64, 64, 2):
+        cause = f"its network makes {made} of (1, 3, 64, 64, 2), where brainseg needs one channel"
+        raise UntrustedBundleError(bundle.root, cause, "choose another bundle")
 
 
 def with_threshold(bundle: Bundle, threshold: float) -> Bundle:
@@ -292,60 +347,18 @@ def choose_device(device: str) -> torch.device:
     return chosen
 
 
-def _read_weights(root: Path, expected: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], str]:
-    """The state_dict of the bundle at `root`, checked against its recorded hash and the network, and its SHA-256."""
-    import torch
-
-    path = root / WEIGHTS
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise UntrustedBundleError(
-            path, "no weights there", "train the bundle, or choose one that ships them"
-        ) from None
-    except OSError as error:
-        raise MachineError(path, error.strerror or "cannot be read", "check the disk and permissions") from None
-    digest = hashlib.sha256(content).hexdigest()
-    if recorded_hash(root) not in (None, digest):
-        raise UntrustedBundleError(
-            path, "its SHA-256 is not the recorded one", "restore the weights; they were changed"
-        )
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of old pickle protocols, on the way to an error
-            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise UntrustedBundleError(path, "holds more than tensors", "use a plain state_dict") from None
-    except (RuntimeError, EOFError, KeyError, ValueError):
-        raise UntrustedBundleError(path, "damaged or not a PyTorch file", "restore the weights") from None
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise UntrustedBundleError(path, "not a plain state_dict", "save network.state_dict() alone")
-    wrong = [key for key in expected.keys() | state.keys() if _shape(expected, key) != _shape(state, key)]
-    if wrong:
-        raise UntrustedBundleError(
-            path, f"made for another network ({len(wrong)} of {len(expected)} tensors differ)", "choose its own bundle"
-        )
-    return {key: value.to(expected[key].dtype) for key, value in state.items()}, digest
-
-
-def _shape(state: Mapping[str, torch.Tensor], key: str) -> tuple[int, ...] | None:
-    return tuple(state[key].shape) if key in state else None
-
-
-def _plain_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise UntrustedBundleError(path, "not readable as JSON", "restore the bundle") from None
-    if not isinstance(content, dict):
-        raise UntrustedBundleError(path, "not a JSON object", "restore the bundle")
-    return content
+def _refuse_newer(path: Path, version: str) -> None:
+    """Refuses a run of a later brainseg, whose network or preprocessing may be others."""
+    theirs, own = ([int(number) for number in re.findall(r"\d+", one)[:3]] for one in (version, __version__))
+    if theirs > own:
+        cause = f"was written by brainseg {one_line(version)[:20]}, and this is {__version__}"
+        raise UntrustedBundleError(path, cause, "install that version or a later one")
 
 
 def describe(name_or_path: str) -> dict[str, str]:
     """What there is to say about a bundle, as label -> text; opens no network."""
     name, root = locate(name_or_path)
-    metadata = _plain_json(shipped()[name] / "configs" / "metadata.json")
+    metadata = plain_json(shipped()[name] / "configs" / "metadata.json")
     weights = root / WEIGHTS
     if weights.is_file():
         kept = f"{weights.stat().st_size / 1e6:.1f} MB, SHA-256 {file_sha256(weights)}"

@@ -14,6 +14,7 @@ from brainseg.errors import BrainsegError, InputError, MachineError, bug_place, 
 from brainseg.job import Job, Options, as_given, fingerprint, input_hashes
 from brainseg.record import MASK, RECORD, Record, new_record, read_record, write_record
 from brainseg.results import CaseDetail, CohortRow, Done, Failed
+from brainseg.writers.atomic import of_machine, remove_partials
 
 if TYPE_CHECKING:
     from brainseg.bundle import Bundle
@@ -46,6 +47,11 @@ def attempt(job: Job, step: Callable[Given, Result], *args: Given.args, **kwargs
         error = known
     except MemoryError:
         error = BrainsegError(job.shown, "not enough memory", "use a machine with more")
+    except OSError as failed:
+        if (machine := of_machine(failed, job.shown)) is not None:
+            raise machine from failed
+        cause = f"{failed.strerror or type(failed).__name__} ({Path(failed.filename or job.shown).name})"
+        error = BrainsegError(job.shown, cause, "check that the files are there and may be read")
     except Exception as bug:
         log.debug("%s failed\n%s", job.patient.name, bug_trace(bug))
         error = BrainsegError(job.shown, bug_place(bug), "this is a bug; run with -v and report it")
@@ -58,6 +64,7 @@ def load(job: Job, bundles: Sequence[Bundle], out: Path, options: Options, reade
         raise job.patient.problem
     started = time.perf_counter()
     folder = out / job.patient.name
+    remove_partials(folder)
     hashes = input_hashes(job, options)
     made_from = fingerprint(hashes, bundles, options)
     if not options.overwrite and (before := _before(folder, made_from)) is not None:

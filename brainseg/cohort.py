@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from brainseg.guarded import GuardedReader
 from brainseg.job import Job, Options, bundles_of, find_jobs
 from brainseg.record import read_record
 from brainseg.results import CaseDetail, CohortRow, Done, Failed, Failure
+from brainseg.writers.atomic import refuse_unwritable, remove_partials
 
 if TYPE_CHECKING:
     from brainseg.bundle import Bundle
@@ -52,7 +54,7 @@ def run_cohort(
 
     Raises:
         UsageError: a path that does not exist, options that fit one patient only, or a cluster that is not there.
-        MachineError: `out` cannot be written, or another process works on it.
+        MachineError: `out` or a case's folder in it cannot be written, or another process works on it.
         UntrustedBundleError: the bundle is not what it should be.
     """
     from brainseg.writers.tables import write_run
@@ -71,6 +73,8 @@ def run_cohort(
             reader.prepare(job.patient.flair.layout for job in jobs)
         if len(jobs) != 1 and (options.pre or options.post):
             raise UsageError("--pre, --post", f"there are {len(jobs)} patients", "give the input of one patient")
+        for job in jobs:
+            _refuse_unwritable_case(out / job.patient.name)
         bundles = bundles_of(options)
         done: dict[str, Done] = {}
         with progress(len(jobs)) as advance:
@@ -94,11 +98,16 @@ def run_cohort(
 
 @contextmanager
 def locked(out: Path) -> Iterator[None]:
-    """Makes `out` and holds its lock, which ends with the process however it ends."""
+    """Makes `out` and holds its lock, which ends with the process however it ends; nothing is half-written there then.
+
+    Raises:
+        MachineError: `out` cannot be written, or another process holds the lock.
+    """
     import filelock
 
     try:
         out.mkdir(parents=True, exist_ok=True)
+        refuse_unwritable(out.resolve())
         lock = filelock.FileLock(str(out / ".lock"), timeout=0)
         lock.acquire()
     except filelock.Timeout:
@@ -106,9 +115,19 @@ def locked(out: Path) -> Iterator[None]:
     except OSError as error:
         raise MachineError(out, f"cannot be written ({error.strerror})", "choose another --out") from None
     try:
+        remove_partials(out)
         yield
     finally:
         lock.release()
+
+
+def _refuse_unwritable_case(folder: Path) -> None:
+    if not os.path.lexists(folder):
+        return
+    refuse_unwritable(folder)
+    for path in folder.iterdir():
+        if path.is_symlink():
+            raise MachineError(path, "is a symbolic link", "remove it; results are never written through links")
 
 
 def _results(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from brainseg.bundle import RUN_FILE, TRAINING_FILE, shipped
 from brainseg.comparison import Comparison, Competitor, Score, compare, notable, refuse_protocol_mix
-from brainseg.errors import BrainsegError, InputError, MachineError, UsageError
+from brainseg.errors import BrainsegError, InputError, MachineError, UsageError, one_line
 from brainseg.evaluation import PICTURES, SCORES, SUMMARY, Advance, cautions_of, evaluate, write_evaluation
 from brainseg.members import finished_runs, training_record
 from brainseg.study.names import safe_name
@@ -109,7 +109,7 @@ def unique_labels(arguments: Sequence[str]) -> list[str]:
     for take in range(1, max(map(len, parts)) + 1):
         labels = ["/".join(part[-take:]) for part in parts]
         if len(set(labels)) == len(labels):
-            return [_one_line(label) for label in labels]
+            return [one_line(label) for label in labels]
     twice = next(one for one, part in zip(arguments, parts, strict=True) if parts.count(part) > 1)
     raise UsageError(twice, "is given twice", "name each once")
 
@@ -137,7 +137,7 @@ def read_scored(label: str, folders: Sequence[Path]) -> Competitor:
     words = [_words(summary) for summary in summaries]
     refuse_protocol_mix({folder.name: said[1] for folder, said in zip(folders, words, strict=True)})
     what, protocol, definition = words[0]
-    cautions = tuple(_one_line(str(caution)) for caution in summaries[0].get("cautions") or ())
+    cautions = tuple(one_line(str(caution)) for caution in summaries[0].get("cautions") or ())
     if len(folders) > 1:
         what = f"{what}, cross-validated ({', '.join(folder.name for folder in folders)})"
         validated = [name for folder in folders for name in training_record(folder)["validated_on"]]
@@ -240,7 +240,7 @@ def _summary(folder: Path) -> Mapping[str, Any]:
 
 def _words(summary: Mapping[str, Any]) -> tuple[str, str, str]:
     """What was scored, by which protocol, and what that means."""
-    what, protocol, definition = (_one_line(str(summary.get(key, ""))) for key in ("what", "protocol", "definition"))
+    what, protocol, definition = (one_line(str(summary.get(key, ""))) for key in ("what", "protocol", "definition"))
     return what, protocol, definition
 
 
@@ -272,11 +272,6 @@ def _score_of(cells: Mapping[str, str]) -> Score:
         unit=cells["unit"],
         true_voxels=int(cells["true_voxels"]),
     )
-
-
-def _one_line(text: str) -> str:
-    """`text` without what would break a line or a table."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _number(text: str) -> float:

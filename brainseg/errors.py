@@ -64,3 +64,8 @@ def bug_place(bug: BaseException) -> str:
 def bug_trace(bug: BaseException) -> str:
     """The traceback of such an error without its words, nor those of what led to it."""
     return "".join(traceback.format_tb(bug.__traceback__)) + bug_place(bug)
+
+
+def one_line(text: str) -> str:
+    """`text` without what would break a line, or change how a terminal shows it."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)

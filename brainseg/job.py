@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from brainseg import __version__
-from brainseg.bundle import DEFAULT, file_sha256, shipped, ships_weights
+from brainseg.bundle import DEFAULT, shipped, ships_weights
 from brainseg.errors import BrainsegError, InputError, UsageError
 from brainseg.results import Failed
 from brainseg.study import Patient, find_patients
 from brainseg.study.names import safe_name, unique
 from brainseg.study.walk import is_dicomdir
+from brainseg.weights import file_sha256
 
 if TYPE_CHECKING:
     from brainseg.bundle import Bundle

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from brainseg.bundle import RUN_FILE, TRAINING_FILE, WEIGHTS, Bundle
-from brainseg.errors import InputError
+from brainseg.errors import InputError, UntrustedBundleError
+from brainseg.foreign import plain_json
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,7 @@ def training_record(root: Path) -> dict[str, Sequence[str]]:
     """
     path = root / TRAINING_FILE
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        record = {}
-    except ValueError as error:
-        raise InputError(path, f"is not JSON ({error})", "restore it: it says which patients trained") from None
-    return {key: record.get(key) or () for key in ("trained_on", "validated_on")}
+        record = plain_json(path) if path.exists() else {}
+    except UntrustedBundleError:
+        raise InputError(path, "is not JSON", "restore it: it says which patients trained") from None
+    return {key: tuple(map(str, record.get(key) or ())) for key in ("trained_on", "validated_on")}

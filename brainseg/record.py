@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from brainseg.bundle import file_sha256
 from brainseg.case import Case, Spacing
 from brainseg.midline import Midline
 from brainseg.results import CohortRow
+from brainseg.weights import file_sha256
 
 RECORD, MASK = "case.json", "mask.nii.gz"
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,6 @@ from brainseg.bundle import (
     TRAINING_FILE,
     WEIGHTS,
     config_files,
-    file_sha256,
     read_config,
     recipes,
     recorded_recipe,
@@ -31,14 +32,29 @@ from brainseg.bundle import (
     ships_weights,
 )
 from brainseg.datalist import monai_datalist, write_datalist
-from brainseg.errors import BrainsegError, InputError, UsageError
+from brainseg.errors import BrainsegError, InputError, MachineError, UntrustedBundleError, UsageError, one_line
+from brainseg.foreign import code_in_setting, plain_json
 from brainseg.slice_dataset import needs_volumes, write_volumes
 from brainseg.slice_split import SliceSplit, training_slices
 from brainseg.study import Patient
+from brainseg.weights import file_sha256, read_state, read_weights
 from brainseg.writers.tables import write_json
 
 log = logging.getLogger(__name__)
 ALL = -1  # the fold of no patient
+LOUD = (
+    "monai.handlers.StatsHandler",
+    "ignite.handlers.terminate_on_nan.TerminateOnNan",
+)  # loggers that print on their own
+OPTIONS = {  # of train.json, which options of the command set
+    "bundle_root": "--bundle",
+    "dataset_dir": "--data",
+    "datalist": "--data",
+    "output_dir": "--out",
+    "fold": "--fold",
+    "checkpoint": "--resume",
+    "weights": "--weights",
+}
 DATASET = (
     "dataset"  # of a run, for slices that its bundle cannot read; there a bundle looks when it is told of no other
 )
@@ -90,6 +106,7 @@ def prepare(
     Raises:
         UsageError: no such bundle, recipe, fold or setting, a `pretrained_encoder` that does not fit, or `root` holds
             a run already and `resume` is not given.
+        UntrustedBundleError: a setting that is code, or a run to resume that is damaged.
         InputError: no patient to train or to validate on, or none of the slices of `split`.
     """
     known = tunables(name, recipe)
@@ -98,10 +115,13 @@ def prepare(
     unknown = [key for key in (settings or {}) if key.split("::")[0].split("#")[0] not in known]
     if unknown:
         raise UsageError(unknown[0], "not a setting of the bundle's train.json", "see its first lines for the tunables")
+    check_start(name, settings or {})
     if (root / RUN_FILE).exists() != resume:
         cause = "holds no run to resume" if resume else "holds a run already"
         raise UsageError(root, cause, "leave --resume out" if resume else "pass --resume, or choose another folder")
     by_slice = split is not None or any(patient.alone for patient in patients)
+    if resume and plain_json(root / RUN_FILE).get("bundle") != name:
+        raise UsageError("--bundle", "is not that which the run began with", "resume with the same")
     if resume and _by_slice(root) != by_slice:
         raise UsageError("--split", "is not as it was when the run began", "resume with the options that it began with")
     if resume:
@@ -166,7 +186,8 @@ def train(run: Run, data: Path, *, weights: str | None = None, resume: bool = Fa
 
     Raises:
         UsageError: weights that are not there.
-        BrainsegError: training ended without weights (validation never came).
+        BrainsegError: training ended without weights (validation never came), or the loss was no number.
+        MachineError: the GPU is out of memory, or the disk full.
     """
     from monai.bundle import ConfigWorkflow
 
@@ -175,12 +196,13 @@ def train(run: Run, data: Path, *, weights: str | None = None, resume: bool = Fa
     overrides = {
         **(_one_slice_each(run.bundle) if own.is_dir() else {}),
         "bundle_root": str(root),
-        "dataset_dir": str(own if own.is_dir() else data),
-        "datalist": str(run.root / "datalist.json"),
-        "output_dir": str(run.root),
+        # absolute paths, because a relative one may begin with what MONAI would run
+        "dataset_dir": str((own if own.is_dir() else data).absolute()),
+        "datalist": str(run.root.absolute() / "datalist.json"),
+        "output_dir": str(run.root.absolute()),
         "fold": run.fold,
-        "checkpoint": str(newest_state(run.root)) if resume else "",
-        "weights": str(_starting_weights(run.bundle, weights)) if weights else "",
+        "checkpoint": str(newest_state(run.root).absolute()) if resume else "",
+        "weights": str(_starting_weights(run.bundle, weights).absolute()) if weights else "",
         **({"coarse_share": 0} if weights else {}),  # they know what half the resolution teaches
         **run.settings,
     }
@@ -191,15 +213,56 @@ def train(run: Run, data: Path, *, weights: str | None = None, resume: bool = Fa
         **overrides,
     )
     workflow.initialize()
-    workflow.run()
+    with _faults_of_machine(run.root):
+        workflow.run()
     workflow.finalize()
+    stopped = workflow.parser.get_parsed_content("train#trainer").state
+    diverged = not math.isfinite(float(stopped.output[0]["loss"]))
     best = run.root / WEIGHTS
-    if not best.is_file():
+    if not best.is_file() and not diverged:
         raise BrainsegError(run.root, "no validation in the epochs given, so no weights", "lower val_interval")
-    _record(run, weights_sha256=file_sha256(best))
-    record = {"bundle": run.bundle, "fold": run.fold, "trained_on": run.trained_on, "validated_on": run.validated_on}
-    write_json(run.root / TRAINING_FILE, record | _apart(run))
+    if best.is_file():
+        _record(run, weights_sha256=file_sha256(best))
+        record = {"bundle": run.bundle, "fold": run.fold}
+        record |= {"trained_on": run.trained_on, "validated_on": run.validated_on}
+        write_json(run.root / TRAINING_FILE, record | _apart(run))
+    if diverged:
+        cause = f"the loss was no number in epoch {stopped.epoch}, so training stopped there"
+        raise BrainsegError(run.root, cause, "its last good weights are kept; lower learning_rate, and --resume")
     return best
+
+
+@contextmanager
+def _faults_of_machine(root: Path) -> Iterator[None]:
+    """Says of a GPU without memory and of a full disk what they are; of these PyTorch makes errors of its own.
+
+    What MONAI and ignite print of an error, with its traceback, is left out unless with -v.
+    """
+    import torch
+
+    def progress_alone(record: logging.LogRecord) -> bool:
+        return record.levelno < logging.WARNING or log.isEnabledFor(logging.DEBUG)
+
+    loggers = [logging.getLogger(name) for name in LOUD]
+    for logger in loggers:
+        logger.addFilter(progress_alone)
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        remedy = "lower batch_size or slices_per_patient, or free the GPU; then --resume"
+        raise MachineError(root, "the GPU is out of memory", remedy) from error
+    except RuntimeError as error:
+        if "PytorchStreamWriter" not in str(error) and "unexpected pos" not in str(error):
+            raise
+        for partial in (root / "models").glob("*.pt"):
+            try:
+                read_state(partial)
+            except UntrustedBundleError:
+                partial.unlink()
+        raise MachineError(root, "a checkpoint could not be written", "free some space; then --resume") from error
+    finally:
+        for logger in loggers:
+            logger.removeFilter(progress_alone)
 
 
 def _one_slice_each(name: str) -> dict[str, int]:
@@ -222,14 +285,12 @@ def newest_state(root: Path) -> Path:
     Raises:
         UsageError: there is none.
     """
-    import torch
-
     states = sorted((root / "models").glob("state_checkpoint_epoch=*.pt"), key=_epoch, reverse=True)
     for path in states:
         try:
-            torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
-            log.warning("%s cannot be read (%s); going back to the one before", path.name, type(error).__name__)
+            read_state(path)
+        except UntrustedBundleError as error:
+            log.warning("%s cannot be read (%s); going back to the one before", path.name, error.cause)
             continue
         return path
     raise UsageError(root, "holds no training state to resume from", "train again without --resume")
@@ -240,11 +301,30 @@ def _epoch(path: Path) -> int:
     return int(found[1]) if found else -1
 
 
+def check_start(name: str, settings: Mapping[str, Any], *, weights: str | None = None, recipe: str = "") -> None:
+    """That `settings` are plain values, and `weights` those of the network, before anything is written.
+
+    Raises:
+        UsageError: a setting that options of the command set, or weights that are not there.
+        UntrustedBundleError: a setting that is code, or weights that are damaged or of another network.
+    """
+    for key, value in settings.items():
+        if option := OPTIONS.get(re.split("::|#", key)[0]):
+            raise UsageError(key, "is not a setting", f"give it by {option}")
+        if code := code_in_setting(key, value):
+            raise UntrustedBundleError(key, f"holds code ({one_line(code)[:80]})", "give a plain value")
+    if weights:
+        parser = read_config(shipped()[name], "train", recipe)
+        for key, value in settings.items():
+            parser[key] = value
+        read_weights(_starting_weights(name, weights), parser.get_parsed_content("network_def").state_dict())
+
+
 def _starting_weights(name: str, weights: str) -> Path:
     if weights == "shipped" and not ships_weights(name):
         raise UsageError("--weights shipped", f"{name} ships none", "leave --weights out, or give a file")
     path = shipped()[name] / WEIGHTS if weights == "shipped" else Path(weights)
-    if not path.is_file():
+    if not path.exists():
         raise UsageError(path, "no weights there", "give a file, or shipped")
     return path
 
@@ -282,7 +362,7 @@ def _apart(run: Run) -> dict[str, Any]:
 
 def _by_slice(root: Path) -> bool:
     """Whether the run at `root` trains on a split by slice."""
-    return bool(json.loads((root / RUN_FILE).read_text(encoding="utf-8")).get("by_slice"))
+    return bool(plain_json(root / RUN_FILE).get("by_slice"))
 
 
 def _record(run: Run, *, weights_sha256: str | None) -> None:

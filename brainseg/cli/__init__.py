@@ -55,6 +55,11 @@ def main(arguments: list[str] | None = None) -> None:
         click.echo("error: memory: not enough; use a smaller volume, or a machine with more", err=True)
         sys.exit(MachineError.exit_code)
     except Exception as error:
+        from brainseg.writers.atomic import of_machine
+
+        if isinstance(error, OSError) and (machine := of_machine(error, "disk")) is not None:
+            click.echo(f"error: {machine}", err=True)
+            sys.exit(machine.exit_code)
         if logging.getLogger("brainseg").isEnabledFor(logging.DEBUG):
             click.echo(bug_trace(error), err=True)
         click.echo(f"error: brainseg: {bug_place(error)}; this is a bug, -v shows how it came there", err=True)

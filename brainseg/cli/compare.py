@@ -33,9 +33,11 @@ def compare(
     bundle's name. Scores that exist are read; the others need --data. Only patients that all have are compared.
     """
     from brainseg.cli.progress import Advance, progress
+    from brainseg.cohort import locked
     from brainseg.competitors import compare_folders
     from brainseg.writers.comparison import markdown, write_comparison
 
+    click.get_current_context().with_resource(locked(out))
     with ExitStack() as stack:
 
         def advance(label: str, total: int) -> Advance:

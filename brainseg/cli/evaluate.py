@@ -62,6 +62,7 @@ def evaluate(
     """Score a bundle or predictions, patient by patient, and write tables and a TensorBoard review."""
     from brainseg import slice_evaluation
     from brainseg.cli.progress import progress
+    from brainseg.cohort import locked
     from brainseg.errors import UsageError
     from brainseg.evaluation import evaluate as run_evaluation
     from brainseg.evaluation import markdown, write_evaluation
@@ -74,6 +75,7 @@ def evaluate(
         raise UsageError(
             "--split", f"protocol {protocol} scores whole patients", "leave it out, or take protocol A or B"
         )
+    click.get_current_context().with_resource(locked(out))
     with ExitStack() as stack:
         options: dict[str, Any] = {
             "protocol": protocol,

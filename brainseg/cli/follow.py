@@ -64,6 +64,7 @@ def follow(
     side. DICOM says when it was scanned; else --dates or --days do. Dates are used for intervals and written nowhere.
     """
     from brainseg.cli.progress import progress
+    from brainseg.cohort import locked
     from brainseg.follow import follow as followed
     from brainseg.job import Options
     from brainseg.writers.follow import lines, write_follow
@@ -72,6 +73,7 @@ def follow(
         bundle=bundle, spacing_mm=spacing, device=device, backend=backend, force=force, allow_gap=allow_gap
     )
     inputs = [baseline, *followups]
+    click.get_current_context().with_resource(locked(out))
     with progress("measure", len(inputs), quiet=quiet) as advance:
         result = followed(inputs, out, options, dates=dates, days=days, same_patient=same_patient, advance=advance)
     write_follow(out, result)

@@ -42,11 +42,13 @@ def saliency(
     shows what the network looked at, and is no proof of anything.
     """
     from brainseg.bundle import DEFAULT, open_bundle
+    from brainseg.cohort import locked
     from brainseg.readers import read_case
     from brainseg.saliency import show_saliency
 
     case = read_case(patient, pre=pre, post=post, spacing_mm=spacing, series=series, force=force, allow_gap=allow_gap)
     opened = open_bundle(bundle or DEFAULT, device=device)
+    click.get_current_context().with_resource(locked(out))
     path = show_saliency(case, opened, out, number=number)
     if not quiet:
         click.echo(path)

@@ -27,7 +27,9 @@ FORMATS = ("nifti", "tiff", "dicom-seg", "gif")
 @click.option("--force", is_flag=True, help="Segment a series that does not say it is FLAIR.")
 @click.option("--allow-gap", is_flag=True, help="Accept a DICOM series with missing slices.")
 @click.option("--cluster", metavar="ADDRESS", help="Let the workers of this dask scheduler do the cases.")
-@click.option("--trust-bundle", is_flag=True, help="Run the configs of a foreign bundle: they are code.")
+@click.option(
+    "--trust-bundle", is_flag=True, help="Run the configs of a foreign bundle: they are code, and it is shown."
+)
 @click.option(
     "--format",
     "formats",
@@ -64,6 +66,7 @@ def segment(
     quiet: bool,
 ) -> None:
     """Segment the patients in INPUTS: patient folders, folders of patients, NIfTI files, DICOM folders or zips."""
+    from brainseg.bundle import foreign_code
     from brainseg.cli.progress import progress
     from brainseg.cohort import run_cohort
     from brainseg.job import Options
@@ -92,6 +95,10 @@ def segment(
         save_probability=save_probability,
         overwrite=overwrite,
     )
+    if trust_bundle and bundle and (code := foreign_code(bundle)):
+        click.echo(f"warning: {bundle} is not one of brainseg's; opening it runs", err=True)
+        for line in code:
+            click.echo(f"    {line}", err=True)
     outcome = run_cohort(inputs, out, options, lambda total: progress("segment", total, quiet=quiet), cluster=cluster)
     for message in outcome.messages:
         click.echo(f"error: {message}", err=True)

@@ -54,6 +54,7 @@ def train(
     """Train a bundle; KEY=VALUE overrides a setting of its train.json (batch_size=2, learning_rate=0.005)."""
     from brainseg import train as training
     from brainseg.cli.progress import progress
+    from brainseg.cohort import locked
     from brainseg.datalist import read_folds, split_by_patient
     from brainseg.evaluation import markdown, review_run
     from brainseg.slice_split import INFLATED, read_split
@@ -73,6 +74,8 @@ def train(
         settings[key] = _value(value)
     if epochs is not None:
         settings["max_epochs"] = epochs
+    training.tunables(bundle, recipe)  # there is such a bundle and recipe
+    training.check_start(bundle, settings, weights=weights, recipe=recipe)
     if fold == training.ALL or "max_epochs" in settings:
         began = recorded_recipe(out, bundle) if resume and bundle in shipped() else ""
         known = training.tunables(bundle, recipe or began)
@@ -83,6 +86,7 @@ def train(
         warn_of_slices_alone(patients)
     names = [patient.name for patient in patients if patient.masks]
     parts = read_folds(folds) if folds else [names] if slices else split_by_patient(names)
+    click.get_current_context().with_resource(locked(out))
     run = training.prepare(
         bundle, patients, parts, data, out, fold=fold, settings=settings, split=slices, recipe=recipe, resume=resume
     )

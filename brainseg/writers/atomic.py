@@ -57,10 +57,34 @@ def replacing(path: Path) -> Iterator[Path]:
         raise MachineError(path, *caused(error.errno)) from error
 
 
+def refuse_unwritable(folder: Path) -> None:
+    """That files can be made in `folder`, tried before any work is done for them.
+
+    Raises:
+        MachineError: it is a link or no folder, or disk or permissions do not allow a file there.
+    """
+    if folder.is_symlink() or not folder.is_dir():
+        what = "a symbolic link" if folder.is_symlink() else "not a folder"
+        raise MachineError(folder, f"is {what}", "remove it, or choose another output folder")
+    probe = folder / f"{PARTIAL_PREFIX}{secrets.token_hex(6)}"
+    try:
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        raise MachineError(folder, *caused(error.errno)) from error
+
+
 def caused(number: int | None) -> tuple[str, str]:
     """Cause and remedy of an OSError with this errno."""
     unknown = (os.strerror(number or 0), "check the disk, or choose another output folder")
     return _CAUSES.get(number or 0, unknown)
+
+
+def of_machine(error: OSError, where: object) -> MachineError | None:
+    """What to say of an error that every file would meet: disk full, broken, or read-only. None for another."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
+        return None
+    return MachineError(str(error.filename or where), *caused(error.errno))
 
 
 def remove_partials(folder: Path) -> int:

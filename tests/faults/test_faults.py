@@ -7,13 +7,23 @@ from pathlib import Path
 
 import pytest
 from command import Bright, open_bundles_with
-from faults import dicom_faults, nifti_faults, tiff_faults
+from faults import bundle_faults, dicom_faults, files_faults, nifti_faults, runs_faults, tiff_faults
+from faults.exploits import EXPLOITS
 from faults.fault import GROUPS, Fault, Met, Situation
 from faults.table import TABLE, Tally
 
 from brainseg.phantom import make_phantom, write_phantom_nifti
 
-FAULTS: list[Fault | Situation] = list(chain(tiff_faults.FAULTS, nifti_faults.FAULTS, dicom_faults.FAULTS))
+FAULTS: list[Fault | Situation] = list(
+    chain(
+        tiff_faults.FAULTS,
+        nifti_faults.FAULTS,
+        dicom_faults.FAULTS,
+        bundle_faults.FAULTS,
+        files_faults.FAULTS,
+        runs_faults.FAULTS,
+    )
+)
 
 
 @pytest.fixture(scope="module")
@@ -49,3 +59,7 @@ def test_a_fault_has_its_outcome(
 def test_every_fault_is_in_a_group_of_the_list_and_has_a_name_of_its_own() -> None:
     assert {fault.group for fault in FAULTS} <= set(GROUPS)
     assert len({(fault.group, fault.what) for fault in FAULTS}) == len(FAULTS)
+
+
+def test_twelve_exploits_or_more_are_tried() -> None:
+    assert len(EXPLOITS) >= 12
