@@ -91,8 +91,10 @@ def run_cohort(
 
 @contextmanager
 def locked(out: Path) -> Iterator[None]:
-    """Makes `out` and holds its lock, which ends with the process however it ends."""
+    """Makes `out`, holds its lock, which ends with the process however it ends, and removes what a killed one left."""
     import filelock
+
+    from brainseg.writers.atomic import remove_partials
 
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -103,6 +105,7 @@ def locked(out: Path) -> Iterator[None]:
     except OSError as error:
         raise MachineError(out, f"cannot be written ({error.strerror})", "choose another --out") from None
     try:
+        remove_partials(out)
         yield
     finally:
         lock.release()
