@@ -4,9 +4,9 @@
     python scripts/kill_harness.py                        20 moments of each: minutes, a Markdown table on stdout
     python scripts/kill_harness.py --points 3 train       3 moments of training alone
 
-Works on phantoms that it makes. A run is a forked child, so that torch is imported once. It sees through Python's audit
-events every file that it opens to write, renames or removes under its output; half of the moments lie just before such an
-event, evenly over those that the undisturbed run had, the other half at even times. At the kill no file may stand
+Works on phantoms that it makes. A run is a forked child, so that torch is imported once. Python's audit events show it
+every file that is opened to write, renamed or removed under its output; half of the moments lie just before such an
+event, evenly over their number and over the time by turns, the other half at even times. At the kill no file may stand
 half-written under its final name; after the rerun everything must be as the undisturbed run left it, byte by byte but
 for the seconds that it took. TensorBoard's event files, which grow line by line, are compared by the figures in them.
 Exits 1 on any difference.
@@ -18,6 +18,7 @@ import argparse
 import csv
 import hashlib
 import io
+import itertools
 import json
 import multiprocessing
 import os
@@ -27,6 +28,7 @@ import signal
 import sys
 import tempfile
 import time
+from bisect import bisect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,7 +53,7 @@ class Peace:
     """What the undisturbed run did and left.
 
     Attributes:
-        events: what it did to files, in order.
+        events: when it did something to a file, in seconds after its first, in order.
         versions: path -> digests of all that ever had this final name.
         seconds: how long it took.
         code: its exit code.
@@ -59,7 +61,7 @@ class Peace:
         figures: of TensorBoard, by tag and step.
     """
 
-    events: list[str] = field(default_factory=list)
+    events: list[float] = field(default_factory=list)
     versions: dict[str, set[str]] = field(default_factory=dict)
     seconds: float = 0.0
     code: int | None = None
@@ -103,14 +105,14 @@ class Train:
 
         self.set = folder / "set"
         for number in range(3):
-            phantom = make_phantom(shape=(64, 64, 5), spacing_mm=(3.6, 3.6, 24.0), seed=number)
+            phantom = make_phantom(shape=(128, 128, 4), spacing_mm=(1.8, 1.8, 28.0), seed=number)
             write_phantom_tiff(phantom, self.set, f"p{number}")
         self.folds = folder / "folds.json"
         self.folds.write_text(json.dumps({"folds": [["p0"], ["p1", "p2"]]}))
 
     def command(self, out: Path) -> list[str]:
         given = ["--data", str(self.set), "--folds", str(self.folds), "--out", str(out), "--epochs", str(EPOCHS)]
-        small = ["batch_size=1", "slices_per_patient=2", "num_workers=0", "window=[64, 64]", "val_interval=1", "-q"]
+        small = ["batch_size=1", "slices_per_patient=2", "num_workers=0", "window=[96, 96]", "val_interval=1", "-q"]
         resume = ["--resume"] if (out / "run.json").is_file() else []
         return ["train", "--bundle", "residual_unet", "--weights", "shipped", *given, *small, *resume]
 
@@ -150,6 +152,7 @@ def preload() -> None:
     import highdicom
     import matplotlib.pyplot
     import monai.bundle
+    import torch._dynamo
     import torch.utils.tensorboard
 
     import brainseg.casework
@@ -166,7 +169,7 @@ def harness(name: str, task: Segment | Train, work: Path, points: int) -> int:
     print(f"\n`{name}`: {len(peace.events)} events in {peace.seconds:.0f} s undisturbed\n")
     print("| point | died | done by then | computed on the rerun | identical |\n| --- | --- | --- | --- | --- |")
     wrong = 0
-    for number, moment in enumerate(moments(points, len(peace.events), peace.seconds), start=1):
+    for number, moment in enumerate(moments(points, peace), start=1):
         out = work / f"out_{number}"
         died = killed(task.command(out), out, moment, work)
         problems = half_written(out, peace)
@@ -183,13 +186,16 @@ def harness(name: str, task: Segment | Train, work: Path, points: int) -> int:
     return wrong
 
 
-def moments(points: int, events: int, seconds: float) -> list[Moment]:
-    """The larger half before events, the other by time, each evenly and neither at the very start nor at the end."""
-    by_event, by_time = points - points // 2, points // 2
-    return [
-        *(Moment(event=round((k + 0.5) * events / by_event)) for k in range(by_event)),
-        *(Moment(seconds=(k + 0.5) * seconds / by_time) for k in range(by_time)),
-    ]
+def moments(points: int, peace: Peace) -> list[Moment]:
+    """The larger half before events, evenly by turns over their number and over the time; the other half by time."""
+    chosen: set[int] = set()
+    total, by_event = len(peace.events), points - points // 2
+    for k in range(by_event):
+        share = (k + 0.5) / by_event
+        at = round(share * total) if k % 2 else bisect(peace.events, share * peace.events[-1])
+        chosen.add(next(event for event in itertools.chain(range(at, total), range(at, -1, -1)) if event not in chosen))
+    times = [(k + 0.5) / (points // 2) * peace.seconds for k in range(points // 2)]
+    return [*(Moment(event=event) for event in sorted(chosen)), *(Moment(seconds=one) for one in times)]
 
 
 def undisturbed(task: Segment | Train, work: Path) -> Peace:
@@ -199,7 +205,7 @@ def undisturbed(task: Segment | Train, work: Path) -> Peace:
     peace = Peace(seconds=time.monotonic() - began, code=code, left=content(out), figures=figures(out))
     for line in log.read_text().splitlines():
         event = json.loads(line)
-        peace.events.append(event["what"])
+        peace.events.append(event["seconds"])
         if event["final"]:
             peace.versions.setdefault(event["final"], set()).add(event["digest"])
     if not any(name.endswith((".pt", "mask.nii.gz")) for name in peace.left):
@@ -265,10 +271,15 @@ def watch(out: Path, act: Callable[[str, str, str], None]) -> None:
 
 def noting(out: Path, log: Path) -> Callable[[str, str, str], None]:
     sink = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    began = time.monotonic()
 
     def note(what: str, path: str, target: str) -> None:
         final = str(Path(target).relative_to(out)) if target else ""
-        line = {"what": what, "final": final, "digest": digest(Path(path), final) if target else ""}
+        line = {
+            "seconds": time.monotonic() - began,
+            "final": final,
+            "digest": digest(Path(path), final) if target else "",
+        }
         os.write(sink, (json.dumps(line) + "\n").encode())
 
     return note
