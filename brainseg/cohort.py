@@ -98,7 +98,7 @@ def run_cohort(
 
 @contextmanager
 def locked(out: Path) -> Iterator[None]:
-    """Makes `out` and holds its lock, which ends with the process however it ends; nothing is half-written there then.
+    """Makes `out`, holds its lock, which ends with the process however it ends, and removes what a killed one left.
 
     Raises:
         MachineError: `out` cannot be written, or another process holds the lock.

@@ -38,6 +38,7 @@ from brainseg.slice_dataset import needs_volumes, write_volumes
 from brainseg.slice_split import SliceSplit, training_slices
 from brainseg.study import Patient
 from brainseg.weights import file_sha256, read_state, read_weights
+from brainseg.writers.atomic import remove_partials, replacing
 from brainseg.writers.tables import write_json
 
 log = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ class Run:
         fold: fold that validates; `ALL` when every patient trains.
         trained_on, validated_on: case names.
         settings: the tunables given to train.json.
+        weights: what the network starts from: a file, "shipped", or nothing.
         by_slice: trained on the training slices of a split by slice, or on slices that carry no patient: for a
             comparison only and never to be shipped.
         recipe: laid over the bundle's configs; empty for the house's own.
@@ -81,6 +83,7 @@ class Run:
     trained_on: tuple[str, ...]
     validated_on: tuple[str, ...]
     settings: Mapping[str, Any]
+    weights: str | None = None
     by_slice: bool = False
     recipe: str = ""
 
@@ -96,16 +99,18 @@ def prepare(
     settings: Mapping[str, Any] | None = None,
     split: SliceSplit | None = None,
     recipe: str = "",
+    weights: str | None = None,
     resume: bool = False,
 ) -> Run:
     """Lays out `root` as a bundle with its own datalist, ready for `train`.
 
     With `split` every patient trains (`fold` is `ALL`), on its training slices only. Slices in a format that bundles do
-    not read are written to `root` as volumes first. A run that is resumed keeps the recipe that it began with.
+    not read are written to `root` as volumes first. A run that is resumed keeps the recipe that it began with; of
+    other settings that are not as they were, which it does not keep, the log tells.
 
     Raises:
-        UsageError: no such bundle, recipe, fold or setting, a `pretrained_encoder` that does not fit, or `root` holds
-            a run already and `resume` is not given.
+        UsageError: no such bundle, recipe, fold or setting, a `pretrained_encoder` that does not fit, `root` holds
+            a run already and `resume` is not given, or it began with other patients to validate on.
         UntrustedBundleError: a setting that is code, or a run to resume that is damaged.
         InputError: no patient to train or to validate on, or none of the slices of `split`.
     """
@@ -120,16 +125,17 @@ def prepare(
         cause = "holds no run to resume" if resume else "holds a run already"
         raise UsageError(root, cause, "leave --resume out" if resume else "pass --resume, or choose another folder")
     by_slice = split is not None or any(patient.alone for patient in patients)
-    if resume and plain_json(root / RUN_FILE).get("bundle") != name:
+    began = plain_json(root / RUN_FILE) if resume else {}
+    if resume and began.get("bundle") != name:
         raise UsageError("--bundle", "is not that which the run began with", "resume with the same")
-    if resume and _by_slice(root) != by_slice:
+    if resume and bool(began.get("by_slice")) != by_slice:
         raise UsageError("--split", "is not as it was when the run began", "resume with the options that it began with")
     if resume:
-        began = recorded_recipe(root, name)
-        if recipe not in ("", began):
+        own = recorded_recipe(root, name)
+        if recipe not in ("", own):
             remedy = "leave --recipe out: the run goes on with its own"
-            raise UsageError("--recipe", f"the run began with {began or 'the house recipe'}", remedy)
-        recipe = began
+            raise UsageError("--recipe", f"the run began with {own or 'the house recipe'}", remedy)
+        recipe = own
     _check_encoder(shipped()[name], (settings or {}).get("pretrained_encoder"))
     listed = monai_datalist(patients, folds, base=data)
     if split is not None:
@@ -142,11 +148,17 @@ def prepare(
         trained_on=tuple(item["case"] for item in items if item["fold"] != fold),
         validated_on=tuple(item["case"] for item in items if item["fold"] == fold),
         settings=dict(settings or {}),
+        weights=weights,
         by_slice=by_slice,
         recipe=recipe,
     )
     if not run.trained_on or not (run.validated_on or fold == ALL):
         raise InputError(data, "a fold or its complement has no patient with a mask", "check the folds and the masks")
+    if resume and began.get("validated_on", list(run.validated_on)) != list(run.validated_on):
+        cause = "other patients validate than when the run began"
+        raise UsageError("--fold, --folds", cause, "resume with those that it began with")
+    if changed := _changed(began, run):
+        log.warning("%s goes on with another %s than it began with, so it ends otherwise", root, ", ".join(changed))
     if not resume:
         _copy_bundle(shipped()[name], root, recipe)
         if needs_volumes(patients):
@@ -173,7 +185,7 @@ def tunables(name: str, recipe: str = "") -> dict[str, Any]:
     return content
 
 
-def train(run: Run, data: Path, *, weights: str | None = None, resume: bool = False) -> Path:
+def train(run: Run, data: Path, *, resume: bool = False) -> Path:
     """Trains; returns the file with the best weights (patient-level Dice on the validation fold).
 
     Where every patient trains nobody is left to choose by: with `val_interval` at `max_epochs` the last epoch is kept.
@@ -181,8 +193,8 @@ def train(run: Run, data: Path, *, weights: str | None = None, resume: bool = Fa
     Args:
         run: from `prepare`.
         data: folder that the datalist's paths are relative to.
-        weights: a state_dict to start from; "shipped" for those of the shipped bundle.
-        resume: go on from the newest training state that can be read.
+        resume: go on from the newest training state that can be read, or begin again where none was written yet.
+            On the CPU a run that was stopped and resumed ends with the very weights of one that was not.
 
     Raises:
         UsageError: weights that are not there.
@@ -192,6 +204,8 @@ def train(run: Run, data: Path, *, weights: str | None = None, resume: bool = Fa
     from monai.bundle import ConfigWorkflow
 
     root = shipped()[run.bundle]
+    remove_partials(run.root)
+    state = newest_state(run.root) if resume else None
     own = run.root / DATASET
     overrides = {
         **(_one_slice_each(run.bundle) if own.is_dir() else {}),
@@ -201,9 +215,9 @@ def train(run: Run, data: Path, *, weights: str | None = None, resume: bool = Fa
         "datalist": str(run.root.absolute() / "datalist.json"),
         "output_dir": str(run.root.absolute()),
         "fold": run.fold,
-        "checkpoint": str(newest_state(run.root).absolute()) if resume else "",
-        "weights": str(_starting_weights(run.bundle, weights).absolute()) if weights else "",
-        **({"coarse_share": 0} if weights else {}),  # they know what half the resolution teaches
+        "checkpoint": str(state.absolute()) if state else "",
+        "weights": str(_starting_weights(run.bundle, run.weights).absolute()) if run.weights else "",
+        **({"coarse_share": 0} if run.weights else {}),  # they know what half the resolution teaches
         **run.settings,
     }
     workflow = ConfigWorkflow(
@@ -279,11 +293,11 @@ def told_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def newest_state(root: Path) -> Path:
-    """The newest training state under `root` that can be read; one that cannot is named in the log.
+def newest_state(root: Path) -> Path | None:
+    """The newest training state under `root` that can be read, one that cannot is named in the log; None without any.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there are some, but none can be read.
     """
     states = sorted((root / "models").glob("state_checkpoint_epoch=*.pt"), key=_epoch, reverse=True)
     for path in states:
@@ -293,7 +307,10 @@ def newest_state(root: Path) -> Path:
             log.warning("%s cannot be read (%s); going back to the one before", path.name, error.cause)
             continue
         return path
-    raise UsageError(root, "holds no training state to resume from", "train again without --resume")
+    if states:
+        raise UsageError(root, "holds no training state that can be read", "train again in another folder")
+    log.warning("%s holds no training state yet; beginning again", root)
+    return None
 
 
 def _epoch(path: Path) -> int:
@@ -346,7 +363,7 @@ def _check_encoder(root: Path, pretrained: object) -> None:
 def _copy_bundle(bundle: Path, root: Path, recipe: str) -> None:
     """A copy of a shipped bundle without its weights, each config that a recipe is laid over complete in itself."""
     left_out = shutil.ignore_patterns("models", "__pycache__", *(["recipes"] if recipe else []))
-    shutil.copytree(bundle, root, dirs_exist_ok=True, ignore=left_out)
+    shutil.copytree(bundle, root, dirs_exist_ok=True, ignore=left_out, copy_function=_copy)
     for kind in ("train", "evaluate", "inference") if recipe else ():
         from monai.bundle import ConfigParser
 
@@ -355,14 +372,25 @@ def _copy_bundle(bundle: Path, root: Path, recipe: str) -> None:
         )
 
 
+def _copy(source: str, target: str) -> None:
+    with replacing(Path(target)) as partial:
+        shutil.copyfile(source, partial)
+
+
 def _apart(run: Run) -> dict[str, Any]:
     """What sets a run apart from those whose weights may be shipped."""
     return {**({"by_slice": True} if run.by_slice else {}), **({"recipe": run.recipe} if run.recipe else {})}
 
 
-def _by_slice(root: Path) -> bool:
-    """Whether the run at `root` trains on a split by slice."""
-    return bool(plain_json(root / RUN_FILE).get("by_slice"))
+def _changed(began: Mapping[str, Any], run: Run) -> list[str]:
+    """Settings of `run` that are not those it began with, by what its run.json says."""
+    now = {**told_settings(run.settings), "weights": _name(run.weights)}
+    before = {**began.get("settings", now), "weights": began.get("weights", now["weights"])}
+    return sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+
+
+def _name(weights: str | None) -> str | None:
+    return weights and Path(weights).name
 
 
 def _record(run: Run, *, weights_sha256: str | None) -> None:
@@ -370,7 +398,10 @@ def _record(run: Run, *, weights_sha256: str | None) -> None:
         "brainseg": __version__,
         "bundle": run.bundle,
         "fold": run.fold,
+        "trained_on": run.trained_on,
+        "validated_on": run.validated_on,
         "settings": told_settings(run.settings),
+        "weights": _name(run.weights),
         "weights_sha256": weights_sha256,
         **_apart(run),
     }

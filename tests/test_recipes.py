@@ -261,6 +261,36 @@ def test_training_ends_early_and_the_rate_falls_when_the_dice_stands_still(data:
     assert (schedule["last_epoch"], schedule["num_bad_epochs"], schedule["best"]) == (3, 0, 0.0)
 
 
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_run_that_goes_on_ends_as_one_that_never_stopped(recipe: str, data: Path, tmp_path: Path) -> None:
+    arguments = ("--epochs", 3, "val_interval=1", *(["lr_scheduler::patience=0"] if recipe == "bce_dice" else []))
+    assert train(data, tmp_path / "whole", "--recipe", recipe, *arguments) == 0
+    stopped = shutil.copytree(tmp_path / "whole", tmp_path / "stopped")
+    (stopped / "models" / "state_checkpoint_epoch=3.pt").unlink()
+    assert train(data, stopped, "--resume", *arguments) == 0
+    whole, again = (tmp_path / run / "models" for run in ("whole", "stopped"))
+    assert sorted(path.name for path in again.iterdir()) == sorted(path.name for path in whole.iterdir())
+    assert (again / "model.pt").read_bytes() == (whole / "model.pt").read_bytes()
+    newest = "state_checkpoint_epoch=3.pt"
+    assert plain(torch.load(again / newest, weights_only=True)) == plain(torch.load(whole / newest, weights_only=True))
+
+
+def plain(state: Any) -> Any:
+    """`state` with the bytes of its tensors in their place."""
+    if isinstance(state, dict):
+        return {key: plain(value) for key, value in state.items()}
+    return state.numpy().tobytes() if isinstance(state, torch.Tensor) else state
+
+
+def test_a_training_that_had_ended_early_ends_at_once_when_it_is_told_to_go_on(data: Path, tmp_path: Path) -> None:
+    arguments = ("--epochs", 9, "learning_rate=0", "patience=2")
+    assert train(data, tmp_path / "run", "--recipe", "bce_dice", *arguments) == 0
+    assert train(data, tmp_path / "run", "--resume", *arguments) == 0
+    states = sorted((tmp_path / "run" / "models").glob("state*.pt"))
+    assert [path.name for path in states] == [f"state_checkpoint_epoch={n}.pt" for n in (2, 3)]
+    assert torch.load(states[-1], weights_only=True)["early_stop"]["counter"] == 2
+
+
 def test_what_is_validated_and_kept_is_the_network_itself(run_of: Any) -> None:
     for recipe in RECIPES:
         models = run_of(recipe) / "models"

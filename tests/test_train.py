@@ -81,7 +81,7 @@ def test_resume_keeps_the_best_weights_until_they_are_beaten(run: Path, data: Pa
     copy = shutil.copytree(run, tmp_path / "run")
     path = copy / "models" / "state_checkpoint_epoch=1.pt"
     state = torch.load(path, weights_only=True)
-    state["best"]["saved"] = [(0.999, "model.pt")]
+    state["best"]["_saved"] = [(0.999, "model.pt")]
     torch.save(state, path)
     best = (copy / "models" / "model.pt").read_bytes()
     code = brainseg(
@@ -90,6 +90,68 @@ def test_resume_keeps_the_best_weights_until_they_are_beaten(run: Path, data: Pa
     )  # fmt: skip
     assert code == 0
     assert (copy / "models" / "model.pt").read_bytes() == best
+
+
+def test_a_run_that_goes_on_ends_with_the_bytes_of_one_that_never_stopped(
+    data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Stopped at the end of the coarse epochs, in the middle of the order of patients, slices and augmentation."""
+    command = (
+        "train", "--bundle", "residual_unet", "--data", data, "--epochs", 3, "batch_size=1", "num_workers=1",
+        "window=[64, 64]", "val_interval=1", "coarse_share=0.5",
+    )  # fmt: skip
+    folds = ("--folds", data / "folds.json")
+    assert brainseg(*command, *folds, "--out", tmp_path / "whole") == 0
+    stopped = shutil.copytree(tmp_path / "whole", tmp_path / "stopped")
+    newest = stopped / "models" / "state_checkpoint_epoch=3.pt"
+    newest.rename(stopped / "models" / ".part-state_checkpoint_epoch=3.pt")
+    assert brainseg(*command, *folds, "--out", stopped, "--resume", "--fold", 1) == 2
+    assert "other patients validate than when the run began" in capfd.readouterr().err
+    assert brainseg(*command, *folds, "--out", stopped, "--resume") == 0
+    assert "goes on with another" not in capfd.readouterr().err
+    assert folder_bytes(stopped / "models") == folder_bytes(tmp_path / "whole" / "models")
+
+
+def folder_bytes(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_run_killed_before_its_first_state_begins_again(
+    run: Path, data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    (copy / "models" / "state_checkpoint_epoch=1.pt").unlink()
+    (copy / "models" / "model.pt").write_bytes(b"")
+    code = brainseg(
+        "train", "--bundle", "residual_unet", "--data", data, "--out", copy, "--folds", data / "folds.json",
+        "--epochs", 1, "--weights", "shipped", "--resume", "batch_size=1", "num_workers=0", "window=[64, 64]",
+    )  # fmt: skip
+    assert code == 0
+    assert "holds no training state yet; beginning again" in capfd.readouterr().err
+    assert (copy / "models" / "model.pt").read_bytes() == (run / "models" / "model.pt").read_bytes()
+
+
+def test_chance_is_another_in_every_epoch_and_the_same_in_every_run() -> None:
+    from types import SimpleNamespace
+
+    from brainseg.bundle import read_config, shipped
+
+    def draws(seed: int) -> torch.Tensor:
+        parser = read_config(shipped()["residual_unet"], "train")
+        parser["seed"] = seed
+        reseed = parser.get_parsed_content("reseed")
+        drawn = []
+        for epoch in range(1, 201):
+            reseed(SimpleNamespace(state=SimpleNamespace(epoch=epoch)))
+            drawn.append(torch.rand(50))
+        return torch.stack(drawn)
+
+    first = draws(0)
+    assert torch.equal(first, draws(0))
+    together = torch.cat([first, draws(1)])
+    assert len(together.flatten().unique()) > 19_980  # of 20,000, with the ties of float32
+    assert together.mean(0).sub(0.5).abs().max() < 4 * (1 / 12 / 400) ** 0.5  # evenly, whichever draw of an epoch it is
+    assert torch.corrcoef(together[:, :2].T)[0, 1].abs() < 0.2
 
 
 def test_a_setting_that_does_not_exist_is_a_usage_error(data: Path, tmp_path: Path) -> None:

@@ -88,12 +88,13 @@ def train(
     parts = read_folds(folds) if folds else [names] if slices else split_by_patient(names)
     click.get_current_context().with_resource(locked(out))
     run = training.prepare(
-        bundle, patients, parts, data, out, fold=fold, settings=settings, split=slices, recipe=recipe, resume=resume
-    )
+        bundle, patients, parts, data, out,
+        fold=fold, settings=settings, split=slices, recipe=recipe, weights=weights, resume=resume,
+    )  # fmt: skip
     click.echo(
         f"{bundle}: {len(run.trained_on)} patients train, {len(run.validated_on)} validate; tensorboard --logdir {out}"
     )
-    training.train(run, data, weights=weights, resume=resume)
+    training.train(run, data, resume=resume)
     by_name = {patient.name: patient for patient in patients}
     if not run.validated_on:
         click.echo("every patient trained, so none is left to score")

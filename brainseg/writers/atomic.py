@@ -87,9 +87,13 @@ def of_machine(error: OSError, where: object) -> MachineError | None:
     return MachineError(str(error.filename or where), *caused(error.errno))
 
 
-def remove_partials(folder: Path) -> int:
-    """Removes what killed runs left half-written directly in `folder`; returns how many files that were."""
-    partials = [path for path in folder.glob(f"{PARTIAL_PREFIX}*") if path.is_file() and not path.is_symlink()]
+def remove_partials(root: Path) -> int:
+    """Removes what killed runs left half-written anywhere under `root`; returns how many files that were.
+
+    Symbolic links are neither followed nor removed.
+    """
+    names = [Path(folder, name) for folder, _, found in os.walk(root) for name in found]
+    partials = [path for path in names if path.name.startswith(PARTIAL_PREFIX) and not path.is_symlink()]
     for partial in partials:
         partial.unlink(missing_ok=True)
     return len(partials)
