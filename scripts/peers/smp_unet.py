@@ -1,0 +1,49 @@
+"""segmentation_models_pytorch's Unet("resnet34"), untrained, in a script as plain: the peer of our resnet34_unet."""
+
+from __future__ import annotations
+
+import nibabel
+import numpy as np
+import segmentation_models_pytorch as smp
+import tifffile
+import torch
+from common import read_job, tiff_slices, timed
+from numpy.typing import NDArray
+
+BATCH = 4
+
+
+def normalised(volume: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """`(Z, Y, X, 3)` to `(Z, 3, Y, X)`: each channel from its percentiles 1 to 99.8, over the mean of the head."""
+    channels = []
+    for channel in np.moveaxis(volume.astype(np.float32), 3, 0):
+        low, high = np.percentile(channel, (1, 99.8))
+        channel = np.clip((channel - low) / max(high - low, 1e-6), 0, 1)
+        head = channel[channel > channel.mean()]
+        channels.append(channel / (head.mean() if head.size else 1))
+    return np.stack(channels, 1)
+
+
+def network() -> torch.nn.Module:
+    torch.manual_seed(0)
+    net = smp.Unet("resnet34", encoder_weights=None, in_channels=3, classes=1).eval()
+    torch.nn.init.constant_(net.segmentation_head[0].bias, -100.0)  # marks nothing, as our own without training does
+    return net
+
+
+def main() -> None:
+    job = read_job()
+    net = network().to(job.device)
+    with timed() as clock, torch.inference_mode(), torch.autocast("cuda", enabled=job.device != "cpu"):
+        for patient in job.patients:
+            with clock.patient(patient.name):
+                volume = np.stack([tifffile.imread(file) for file in tiff_slices(patient)])
+                images = torch.from_numpy(normalised(volume))
+                logits = torch.cat([net(part.to(job.device)).float().cpu() for part in images.split(BATCH)])
+                mask = (logits[:, 0] > 0).numpy().astype(np.uint8).transpose(2, 1, 0)
+                (job.out / patient.name).mkdir(parents=True)
+                nibabel.save(nibabel.Nifti1Image(mask, np.eye(4)), job.out / patient.name / "mask.nii.gz")
+
+
+if __name__ == "__main__":
+    main()
