@@ -96,6 +96,19 @@ def open_network(bundle: Path, device: str) -> tuple[Any, Callable[[str], Any]]:
     return network.to(device).eval(), parser.get_parsed_content
 
 
+def normalised(volume: Any) -> Any:
+    """A volume `(Z, Y, X, 3)` scaled as the bundles do, `(Z, 3, Y, X)`: 0 to 1 over the mean of the head."""
+    import numpy as np
+
+    channels = []
+    for channel in np.moveaxis(volume.astype(np.float32), 3, 0):
+        low, high = np.percentile(channel, (1, 99.8))
+        channel = np.clip((channel - low) / max(high - low, 1e-6), 0, 1)
+        head = channel[channel > channel.mean()]
+        channels.append(channel / (head.mean() if head.size else 1))
+    return np.stack(channels, 1)
+
+
 def shared_with_neighbours(logits: Any) -> Any:
     """Logits `(1, X, Y, Z)`, each slice's averaged with those above and below it, as the bundles have it."""
     import torch

@@ -7,21 +7,9 @@ import numpy as np
 import segmentation_models_pytorch as smp
 import tifffile
 import torch
-from common import read_job, tiff_slices, timed
-from numpy.typing import NDArray
+from common import normalised, read_job, tiff_slices, timed
 
 BATCH = 4
-
-
-def normalised(volume: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """`(Z, Y, X, 3)` to `(Z, 3, Y, X)`: each channel from its percentiles 1 to 99.8, over the mean of the head."""
-    channels = []
-    for channel in np.moveaxis(volume.astype(np.float32), 3, 0):
-        low, high = np.percentile(channel, (1, 99.8))
-        channel = np.clip((channel - low) / max(high - low, 1e-6), 0, 1)
-        head = channel[channel > channel.mean()]
-        channels.append(channel / (head.mean() if head.size else 1))
-    return np.stack(channels, 1)
 
 
 def network() -> torch.nn.Module:
