@@ -29,8 +29,8 @@ from benchmark_engines import (
     Engine,
     Machine,
     Run,
+    backends,
     engines_of,
-    has_openvino,
     networks_of,
     peers_python,
     pin,
@@ -149,7 +149,7 @@ def ratios(machine: Machine, given: argparse.Namespace, data: Path, out: Path) -
         if dice.rows:
             print(f"\nDice with the masks of `brainseg` in Python, torch:\n\n{dice.text}", flush=True)
             failed += disagreements(name, dice)
-    if not given.quick and not has_openvino():
+    if not given.quick and machine.device == "cpu" and "openvino" not in backends(machine):
         print(
             "\nOpenVINO: this brainseg has no `--backend openvino`, or the package is missing; its rows are left out."
         )

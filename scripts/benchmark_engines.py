@@ -25,6 +25,7 @@ SHIPPED = ("basic_unet", "attention_unet", "residual_unet")
 DEFAULT = "residual_unet"
 TRAINED_BY_NOBODY = "resnet34_unet"
 PINNED = ("nnunetv2==2.8.1", "segmentation_models_pytorch==0.6.0")
+WITHOUT_OPENVINO = "auto without OpenVINO"
 SAME = 0.999  # Dice of engines that do the same arithmetic, in fp32 or bf16
 ALIKE = 0.95  # of those that see whole slices or other windows, where the bundle sees the head alone
 
@@ -54,7 +55,7 @@ class Engine:
 
     @property
     def slug(self) -> str:
-        return "-".join((self.bundle, self.runner, self.backend, *self.words))
+        return "-".join((self.bundle, self.runner, self.backend, *self.words)).replace(" ", "-")
 
     @property
     def reference(self) -> bool:
@@ -159,16 +160,14 @@ def pin(threads: int) -> None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
 
 
-def has_openvino() -> bool:
-    """Whether this brainseg can run its networks with OpenVINO here."""
+def backends(machine: Machine) -> list[str]:
+    """The backends that this brainseg has here; "auto" is timed as it is without OpenVINO, since it may choose that."""
     from brainseg.cli.segment import segment
 
-    choices = next(one.type for one in segment.params if one.name == "backend")
-    return "openvino" in choices.choices and importlib.util.find_spec("openvino") is not None  # type: ignore[attr-defined]
-
-
-def backends(machine: Machine) -> list[str]:
-    return ["torch", *(["openvino"] if machine.device == "cpu" and has_openvino() else [])]
+    choices: Any = next(one.type for one in segment.params if one.name == "backend")
+    if machine.device != "cpu" or "openvino" not in choices.choices:
+        return ["torch"]
+    return ["torch", WITHOUT_OPENVINO, *(["openvino"] if importlib.util.find_spec("openvino") else [])]
 
 
 def engines_of(name: str, root: Path, machine: Machine, *, quick: bool = False) -> list[Engine]:

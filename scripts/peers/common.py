@@ -102,7 +102,7 @@ def normalised(volume: Any) -> Any:
 
     channels = []
     for channel in np.moveaxis(volume.astype(np.float32), 3, 0):
-        low, high = np.percentile(channel, (1, 99.8))
+        low, high = (float(value) for value in np.percentile(channel, (1, 99.8)))  # else all becomes double
         channel = np.clip((channel - low) / max(high - low, 1e-6), 0, 1)
         head = channel[channel > channel.mean()]
         channels.append(channel / (head.mean() if head.size else 1))

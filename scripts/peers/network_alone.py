@@ -73,12 +73,13 @@ def main() -> None:
         return
     batch = torch.rand(SLICES[kind], 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)).to(job.device)
     if what == "brainseg":
+        from ours import choice, logits
+
         from brainseg import open_bundle
 
-        chosen = {} if job.backend == "torch" else {"backend": job.backend}
-        bundle = open_bundle(str(job.bundle), device=kind, **chosen)
+        chosen = choice(job)
+        bundle = open_bundle(chosen.pop("bundle"), **chosen)
         network, image = bundle.network, batch.permute(1, 2, 3, 0).contiguous()
-        logits = import_module(f"brainseg.backends.{job.backend}").logits
         run = lambda: logits(bundle, image)  # noqa: E731
     else:
         if what == "torch":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 
 from common import read_job, timed
+from ours import choice, made_ready
 
 from brainseg import cohort
 from brainseg.cli.progress import progress
@@ -27,9 +28,8 @@ def main() -> None:
     job = read_job()
     for module in WHEN_NEEDED:
         import_module(module)
-    chosen = {} if job.backend == "torch" else {"backend": job.backend}
-    options = Options(bundle=str(job.bundle), device=job.device.split(":")[0], **chosen)
-    opened = bundles_of(options)
+    options = Options(**choice(job))
+    opened = [made_ready(bundle) for bundle in bundles_of(options)]
     cohort.bundles_of = lambda _: opened  # loading the network is not timed, here as in the others
     with timed():
         outcome = cohort.run_cohort([job.data], job.out, options, lambda total: progress("segment", total, quiet=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 
 from common import read_job, timed
+from ours import choice, made_ready
 
 from brainseg import open_bundle, read_case, segment
 from brainseg.writers.nifti import write_mask
@@ -16,8 +17,8 @@ def main() -> None:
     job = read_job()
     for module in WHEN_NEEDED:
         import_module(module)
-    chosen = {} if job.backend == "torch" else {"backend": job.backend}
-    bundle = open_bundle(str(job.bundle), device=job.device.split(":")[0], **chosen)
+    chosen = choice(job)
+    bundle = made_ready(open_bundle(chosen.pop("bundle"), **chosen))
     with timed() as clock:
         for patient in job.patients:
             with clock.patient(patient.name):
