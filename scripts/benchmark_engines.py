@@ -27,7 +27,7 @@ TRAINED_BY_NOBODY = "resnet34_unet"
 PINNED = ("nnunetv2==2.8.1", "segmentation_models_pytorch==0.6.0")
 WITHOUT_OPENVINO = "auto without OpenVINO"
 SAME = 0.999  # Dice of engines that do the same arithmetic, in fp32 or bf16
-ALIKE = 0.95  # of those that see whole slices or other windows, where the bundle sees the head alone
+ALIKE = 0.95  # median, of those that see whole slices or other windows, where the bundle sees the head alone
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ class Engine:
         bundle, root: whose network it runs; name and folder.
         backend: of brainseg.
         peer: runs in the peers' environment.
-        least_dice: with the reference's masks on every patient; None where the weights are others.
+        least_dice: with the reference's masks (on every patient, or in the median: `disagreements`); None where the
+            weights are others.
         words: arguments of the runner after its job.
     """
 

@@ -74,10 +74,10 @@ def main() -> None:
         for patient in job.patients:
             with clock.patient(patient.name):
                 volume = normalised(np.stack([tifffile.imread(file) for file in tiff_slices(patient)]))
-                image = np.ascontiguousarray(volume.transpose(1, 0, 2, 3))
+                image = np.ascontiguousarray(volume.transpose(1, 0, 3, 2))  # the network's rows are X
                 spacing = {"spacing": [1.0, 1.0, 1.0]}
                 _, found = predictor.predict_single_npy_array(image, spacing, save_or_return_probabilities=True)
-                logits = torch.logit(torch.as_tensor(found[1]).float(), 1e-6).permute(2, 1, 0)[None]
+                logits = torch.logit(torch.as_tensor(found[1]).float(), 1e-6).permute(1, 2, 0)[None]
                 probability = torch.sigmoid(shared_with_neighbours(logits) / temperature)
                 mask = without_unsure_lesions(probability, threshold, least)[0].numpy() >= threshold
                 mask = remove_small_objects(mask, setting("smallest_lesion_voxels")).astype(np.uint8)
