@@ -38,7 +38,7 @@ from brainseg.slice_dataset import needs_volumes, write_volumes
 from brainseg.slice_split import SliceSplit, training_slices
 from brainseg.study import Patient
 from brainseg.weights import file_sha256, read_state, read_weights
-from brainseg.writers.atomic import remove_partials, replacing
+from brainseg.writers.atomic import of_machine, remove_partials, replacing
 from brainseg.writers.tables import write_json
 
 log = logging.getLogger(__name__)
@@ -262,11 +262,16 @@ def _faults_of_machine(root: Path) -> Iterator[None]:
         logger.addFilter(progress_alone)
     try:
         yield
-    except torch.cuda.OutOfMemoryError as error:
-        remedy = "lower batch_size or slices_per_patient, or free the GPU; then --resume"
-        raise MachineError(root, "the GPU is out of memory", remedy) from error
     except RuntimeError as error:
-        if "PytorchStreamWriter" not in str(error) and "unexpected pos" not in str(error):
+        cause: BaseException = error
+        while cause.__cause__ is not None:  # MONAI wraps what a config's expression raises
+            cause = cause.__cause__
+        if isinstance(cause, torch.cuda.OutOfMemoryError):
+            remedy = "lower batch_size or slices_per_patient, or free the GPU; then --resume"
+            raise MachineError(root, "the GPU is out of memory", remedy) from error
+        if isinstance(cause, OSError) and (machine := of_machine(cause, root)) is not None:
+            raise machine from error
+        if "PytorchStreamWriter" not in str(cause) and "unexpected pos" not in str(cause):
             raise
         for partial in (root / "models").glob("*.pt"):
             try:

@@ -54,7 +54,7 @@ def train(met: Met, out: Path, *more: object) -> tuple[int, list[str]]:
     """Exit code and lines on stderr, MONAI's own log among them but for its progress."""
     for name in LOUD:
         for handler in logging.getLogger(name).handlers:
-            if isinstance(handler, logging.StreamHandler):
+            if type(handler) is logging.StreamHandler:
                 handler.stream = sys.stderr  # that of an earlier test is closed
     code, lines = met.command(*arguments(met, out, *more))
     return code, [line for line in lines if line.strip() and not re.match("Loading dataset|.* - INFO - ", line)]
