@@ -118,6 +118,7 @@ def patients_beside(met: Met) -> None:
 
 
 def codec_missing(met: Met) -> None:
+    met.read_here()
     decoder = get_decoder(JPEG2000Lossless)
     met.monkeypatch.setattr(decoder, "_available", {})
     met.monkeypatch.setattr(decoder, "_unavailable", {"pylibjpeg": ("pylibjpeg>=2.0", "pylibjpeg-openjpeg>=2.0")})
@@ -207,7 +208,7 @@ DEFECTS = [
         one(EchoTime=9, InversionTime=None, SeriesDescription="AX T1"),
         "IM0017.dcm: is not a FLAIR as the rest of",
     ),
-    refused("colour", of(coloured), "IM0003.dcm: is a colour image; give the grey images"),
+    refused("colour", of(coloured), "IM0003.dcm: is a colour image, or says not what it is; give the grey images"),
     refused(
         "a screenshot", every(SOPClassUID=SecondaryCaptureImageStorage, ImagePositionPatient=None), "IM0003.dcm: has no"
     ),

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from command import brainseg
 from dicom_files import PATIENT_ID, PATIENT_NAME
+from faults.readers import Here
 
 from brainseg.record import RECORD
 from brainseg.writers.atomic import PARTIAL_PREFIX
@@ -110,9 +111,14 @@ class Met:
         self.look(written)
         return code, written.splitlines()
 
+    def read_here(self) -> None:
+        """Scans are read in this process from now on, where what is patched or allocated counts."""
+        self.monkeypatch.setattr("brainseg.cohort.GuardedReader", Here)
+
     @contextmanager
     def little_memory(self) -> Iterator[None]:
         """Asserts that what is done meanwhile never holds more than MOST_BYTES at once, nor computes MOST_SECONDS."""
+        self.read_here()
         started = time.process_time()
         tracemalloc.start()
         try:

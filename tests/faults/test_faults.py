@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from command import Bright, open_bundles_with
 from faults import bundle_faults, dicom_faults, files_faults, nifti_faults, runs_faults, tiff_faults
 from faults.exploits import EXPLOITS
 from faults.fault import GROUPS, Fault, Met, Situation
+from faults.readers import Kept
 from faults.table import TABLE, Tally
 
 from brainseg.phantom import make_phantom, write_phantom_nifti
@@ -34,16 +36,25 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def reader() -> Iterator[Kept]:
+    kept = Kept()
+    yield kept
+    kept.end()
+
+
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.group}: {fault.what}")
 def test_a_fault_has_its_outcome(
     fault: Fault | Situation,
     sound: Path,
+    reader: Kept,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
     pytestconfig: pytest.Config,
 ) -> None:
     open_bundles_with(Bright(), monkeypatch)
+    monkeypatch.setattr("brainseg.cohort.GuardedReader", lambda: reader)
     met = Met(tmp_path, sound, monkeypatch, capfd)
     tally = pytestconfig.stash.setdefault(TABLE, {}).setdefault(fault.group, Tally())
     tally.cases += 1
