@@ -140,8 +140,8 @@ def read_scored(label: str, folders: Sequence[Path]) -> Competitor:
     cautions = tuple(one_line(str(caution)) for caution in summaries[0].get("cautions") or ())
     if len(folders) > 1:
         what = f"{what}, cross-validated ({', '.join(folder.name for folder in folders)})"
-        validated = [name for folder in folders for name in training_record(folder)["validated_on"]]
-        cautions = cautions_of({"trained_on": (), "validated_on": validated}, list(scores))
+        chosen = [name for folder in folders for name in training_record(folder)["chosen_by"]]
+        cautions = cautions_of({"trained_on": (), "chosen_by": chosen}, list(scores))
     histories = tuple(history for folder in folders for history in _histories(str(folder)))
     return Competitor(label, what, protocol, definition, scores, cautions, pictures, histories)
 

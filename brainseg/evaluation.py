@@ -184,7 +184,7 @@ def open_subject(
     """
     if predictions is not None:
         return Subject(predictions.resolve().name, from_folder(predictions), tuple(patients))
-    from brainseg.members import open_member, training_record
+    from brainseg.members import open_member, record_of
 
     named = [bundle] if isinstance(bundle, str) else bundle or ()
     members = [open_member(one, device=device, backend=backend) for one in named]
@@ -195,9 +195,7 @@ def open_subject(
     what = ", ".join((" + ".join(member.what for member in members), *looks))
     predict = from_members(members, flair_alone=flair_alone, tta=tta)
     names = [patient.name for patient in known]
-    told = [
-        one for member in members if member.bundle for one in cautions_of(training_record(member.bundle.root), names)
-    ]
+    told = [one for member in members for one in cautions_of(record_of(member), names)]
     presence = {own.presence for member in members for name in names if (own := member.of(name))}
     alone = presence.pop() if len(presence) == 1 else None
     return Subject(what, predict, tuple(known), tuple(dict.fromkeys(told)), alone)
@@ -387,9 +385,9 @@ def cautions_of_slices(patients: Sequence[Patient]) -> tuple[str, ...]:
 
 
 def cautions_of(record: Mapping[str, Sequence[str]], patients: Sequence[str]) -> tuple[str, ...]:
-    """What must be said of figures over `patients`, by a training record's `trained_on` and `validated_on`."""
+    """What must be said of figures over `patients`, by a training record's `trained_on` and `chosen_by`."""
     cautions = []
-    for key, did in (("trained_on", "trained the network"), ("validated_on", "chose the weights among the epochs")):
+    for key, did in (("trained_on", "trained the network"), ("chosen_by", "chose the weights among the epochs")):
         known = len(set(patients) & set(record[key]))
         if known:
             cautions.append(f"{known} of these {len(patients)} patients {did}, so the figures flatter it")

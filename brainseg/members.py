@@ -67,7 +67,9 @@ def finished_runs(folder: Path) -> list[Path]:
 
 
 def training_record(root: Path) -> dict[str, Sequence[str]]:
-    """`trained_on` and `validated_on` of the weights at `root`; empty where nothing is recorded.
+    """`trained_on`, `validated_on` and `chosen_by` of the weights at `root`; empty where nothing is recorded.
+
+    `chosen_by` are the validation patients by whom the epoch was chosen: all of them, unless the record says otherwise.
 
     Raises:
         InputError: a record that is not JSON.
@@ -77,4 +79,13 @@ def training_record(root: Path) -> dict[str, Sequence[str]]:
         record = plain_json(path) if path.exists() else {}
     except UntrustedBundleError:
         raise InputError(path, "is not JSON", "restore it: it says which patients trained") from None
-    return {key: tuple(map(str, record.get(key) or ())) for key in ("trained_on", "validated_on")}
+    record = {"chosen_by": record.get("validated_on"), **record}
+    return {key: tuple(map(str, record.get(key) or ())) for key in ("trained_on", "validated_on", "chosen_by")}
+
+
+def record_of(member: Member) -> dict[str, Sequence[str]]:
+    """The `training_record` of a member; no run of a cross-validation scores who trained it, so there `chosen_by`."""
+    if member.bundle is not None:
+        return training_record(member.bundle.root)
+    records = [training_record(root) for root in sorted({bundle.root for bundle in member.runs.values()})]
+    return {"trained_on": (), "chosen_by": [name for record in records for name in record["chosen_by"]]}

@@ -237,8 +237,10 @@ def train(run: Run, data: Path, *, resume: bool = False) -> Path:
         raise BrainsegError(run.root, "no validation in the epochs given, so no weights", "lower val_interval")
     if best.is_file():
         _record(run, weights_sha256=file_sha256(best))
+        interval, epochs = map(workflow.parser.get_parsed_content, ("val_interval", "max_epochs"))
         record = {"bundle": run.bundle, "fold": run.fold}
         record |= {"trained_on": run.trained_on, "validated_on": run.validated_on}
+        record["chosen_by"] = run.validated_on if interval < epochs else ()
         write_json(run.root / TRAINING_FILE, record | _apart(run))
     if diverged:
         cause = f"the loss was no number in epoch {stopped.epoch}, so training stopped there"

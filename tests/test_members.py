@@ -10,7 +10,7 @@ import pytest
 
 from brainseg.bundle import shipped
 from brainseg.errors import InputError
-from brainseg.members import open_member
+from brainseg.members import open_member, record_of
 
 
 def make_run(root: Path, bundle: str, trained_on: list[str], validated_on: list[str]) -> Path:
@@ -34,6 +34,16 @@ def test_runs_of_a_cross_validation_predict_only_those_they_validate(tmp_path: P
     member = open_member(str(tmp_path), device="cpu")
     assert member.what == "basic_unet cross-validated (fold_0, fold_1)"
     assert [bundle and bundle.root.name for bundle in map(member.of, "abc")] == ["fold_0", "fold_1", None]
+
+
+def test_patients_chose_the_epoch_of_a_run_unless_it_says_that_its_last_was_kept(tmp_path: Path) -> None:
+    make_run(tmp_path / "fold_0", "basic_unet", ["b", "c"], ["a"])
+    record = make_run(tmp_path / "fold_1", "basic_unet", ["a", "c"], ["b"]) / "models" / "training.json"
+    member = open_member(str(tmp_path), device="cpu")
+    assert record_of(member) == {"trained_on": (), "chosen_by": ["a", "b"]}
+    record.write_text(json.dumps({**json.loads(record.read_text()), "chosen_by": []}))
+    assert record_of(member) == {"trained_on": (), "chosen_by": ["a"]}
+    assert record_of(open_member(str(tmp_path / "fold_1"), device="cpu"))["trained_on"] == ("a", "c")
 
 
 def test_a_run_on_all_patients_and_one_that_is_not_finished_take_no_part(tmp_path: Path) -> None:

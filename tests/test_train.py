@@ -50,6 +50,7 @@ def test_a_run_is_a_bundle_that_opens_with_its_own_weights(run: Path) -> None:
 def test_a_run_records_which_patients_trained_it(run: Path) -> None:
     record = json.loads((run / "models" / "training.json").read_text())
     assert (record["trained_on"], record["validated_on"]) == (["p1", "p2"], ["p0"])
+    assert record["chosen_by"] == []  # one epoch, the last
 
 
 def test_tensorboard_shows_curves_contours_precision_recall_and_settings(run: Path) -> None:
@@ -90,6 +91,7 @@ def test_resume_keeps_the_best_weights_until_they_are_beaten(run: Path, data: Pa
     )  # fmt: skip
     assert code == 0
     assert (copy / "models" / "model.pt").read_bytes() == best
+    assert json.loads((copy / "models" / "training.json").read_text())["chosen_by"] == ["p0"]
 
 
 def test_a_run_that_goes_on_ends_with_the_bytes_of_one_that_never_stopped(
