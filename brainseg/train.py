@@ -114,7 +114,8 @@ def prepare(
         UntrustedBundleError: a setting that is code, or a run to resume that is damaged.
         InputError: no patient to train or to validate on, or none of the slices of `split`.
     """
-    known = tunables(name, recipe)
+    began_with = recorded_recipe(root, name) if resume and name in shipped() else ""
+    known = tunables(name, recipe or began_with)
     if fold != ALL and not 0 <= fold < len(folds):
         raise UsageError("--fold", f"there is no fold {fold}", f"give 0 to {len(folds) - 1}, or {ALL} to train on all")
     unknown = [key for key in (settings or {}) if key.split("::")[0].split("#")[0] not in known]
@@ -131,11 +132,10 @@ def prepare(
     if resume and bool(began.get("by_slice")) != by_slice:
         raise UsageError("--split", "is not as it was when the run began", "resume with the options that it began with")
     if resume:
-        own = recorded_recipe(root, name)
-        if recipe not in ("", own):
+        if recipe not in ("", began_with):
             remedy = "leave --recipe out: the run goes on with its own"
-            raise UsageError("--recipe", f"the run began with {own or 'the house recipe'}", remedy)
-        recipe = own
+            raise UsageError("--recipe", f"the run began with {began_with or 'the house recipe'}", remedy)
+        recipe = began_with
     _check_encoder(shipped()[name], (settings or {}).get("pretrained_encoder"))
     listed = monai_datalist(patients, folds, base=data)
     if split is not None:
