@@ -13,8 +13,7 @@ import logging
 import math
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,21 +31,18 @@ from brainseg.bundle import (
     ships_weights,
 )
 from brainseg.datalist import monai_datalist, write_datalist
-from brainseg.errors import BrainsegError, InputError, MachineError, UntrustedBundleError, UsageError, one_line
+from brainseg.errors import BrainsegError, InputError, UntrustedBundleError, UsageError, one_line
 from brainseg.foreign import code_in_setting, plain_json
 from brainseg.slice_dataset import needs_volumes, write_volumes
 from brainseg.slice_split import SliceSplit, training_slices
 from brainseg.study import Patient
+from brainseg.training_faults import faults_of_machine
 from brainseg.weights import file_sha256, read_state, read_weights
-from brainseg.writers.atomic import of_machine, remove_partials, replacing
+from brainseg.writers.atomic import remove_partials, replacing
 from brainseg.writers.tables import write_json
 
 log = logging.getLogger(__name__)
 ALL = -1  # the fold of no patient
-LOUD = (
-    "monai.handlers.StatsHandler",
-    "ignite.handlers.terminate_on_nan.TerminateOnNan",
-)  # loggers that print on their own
 OPTIONS = {  # of train.json, which options of the command set
     "bundle_root": "--bundle",
     "dataset_dir": "--data",
@@ -227,7 +223,7 @@ def train(run: Run, data: Path, *, resume: bool = False) -> Path:
         **overrides,
     )
     workflow.initialize()
-    with _faults_of_machine(run.root):
+    with faults_of_machine(run.root):
         workflow.run()
     workflow.finalize()
     stopped = workflow.parser.get_parsed_content("train#trainer").state
@@ -246,44 +242,6 @@ def train(run: Run, data: Path, *, resume: bool = False) -> Path:
         cause = f"the loss was no number in epoch {stopped.epoch}, so training stopped there"
         raise BrainsegError(run.root, cause, "its last good weights are kept; lower learning_rate, and --resume")
     return best
-
-
-@contextmanager
-def _faults_of_machine(root: Path) -> Iterator[None]:
-    """Says of a GPU without memory and of a full disk what they are; of these PyTorch makes errors of its own.
-
-    What MONAI and ignite print of an error, with its traceback, is left out unless with -v.
-    """
-    import torch
-
-    def progress_alone(record: logging.LogRecord) -> bool:
-        return record.levelno < logging.WARNING or log.isEnabledFor(logging.DEBUG)
-
-    loggers = [logging.getLogger(name) for name in LOUD]
-    for logger in loggers:
-        logger.addFilter(progress_alone)
-    try:
-        yield
-    except RuntimeError as error:
-        cause: BaseException = error
-        while cause.__cause__ is not None:  # MONAI wraps what a config's expression raises
-            cause = cause.__cause__
-        if isinstance(cause, torch.cuda.OutOfMemoryError):
-            remedy = "lower batch_size or slices_per_patient, or free the GPU; then --resume"
-            raise MachineError(root, "the GPU is out of memory", remedy) from error
-        if isinstance(cause, OSError) and (machine := of_machine(cause, root)) is not None:
-            raise machine from error
-        if "PytorchStreamWriter" not in str(cause) and "unexpected pos" not in str(cause):
-            raise
-        for partial in (root / "models").glob("*.pt"):
-            try:
-                read_state(partial)
-            except UntrustedBundleError:
-                partial.unlink()
-        raise MachineError(root, "a checkpoint could not be written", "free some space; then --resume") from error
-    finally:
-        for logger in loggers:
-            logger.removeFilter(progress_alone)
 
 
 def _one_slice_each(name: str) -> dict[str, int]:

@@ -21,7 +21,8 @@ from faults.files_faults import no_file_larger_than
 
 from brainseg import bundle as bundles
 from brainseg.bundle import WEIGHTS, Bundle
-from brainseg.train import LOUD, newest_state
+from brainseg.train import newest_state
+from brainseg.training_faults import LOUD
 
 GROUP = "runs"
 EPOCHS = 3
