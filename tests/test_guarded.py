@@ -277,8 +277,12 @@ def test_ctrl_c_ends_a_cohort_at_once_with_130_and_no_process_left(
         os.kill(os.getpid(), signal.SIGINT)
 
     waiting = threading.Thread(target=interrupt)
-    waiting.start()
-    assert brainseg("segment", patient.path, "--out", tmp_path / "out", "-q") == 130
-    waiting.join()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # as Python starts with
+    try:
+        waiting.start()
+        assert brainseg("segment", patient.path, "--out", tmp_path / "out", "-q") == 130
+    finally:
+        waiting.join()
+        signal.signal(signal.SIGINT, before)
     assert capsys.readouterr().err.split() == ["interrupted"]
     assert not alive(pids[0])
