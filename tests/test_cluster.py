@@ -95,7 +95,7 @@ def test_a_worker_that_would_run_another_engine_is_refused(tmp_path: Path) -> No
     expected = [(bundle.weights_sha256, "openvino-bf16") for bundle in bundles_of(options)]
     message = r"--cluster: a worker would run torch-fp32, not openvino-bf16; pass --backend torch --device cpu"
     with pytest.raises(MachineError, match=message):
-        work_on(Job(Patient("p", tmp_path, None), tmp_path, "p"), expected, tmp_path / "out", options)
+        work_on(Job(Patient("p", tmp_path, None), tmp_path, "p", tmp_path), expected, tmp_path / "out", options)
 
 
 def rows(out: Path) -> list[dict[str, str]]:

@@ -189,7 +189,7 @@ def test_one_visit_alone_one_scan_twice_and_a_missing_path_are_refused(
     assert brainseg("follow", one, one.parent, *out) == 2
     assert f"error: {one.parent}: is the same scan as {one}; give each visit once" in capsys.readouterr().err
     assert brainseg("follow", one, tmp_path / "nothing", *out) == 2
-    assert not (tmp_path / "out").exists()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
 
 
 def test_days_that_are_too_few_or_no_numbers_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -292,7 +292,7 @@ def test_two_patient_ids_are_refused_and_not_printed_unless_they_are_said_to_be_
         "error: follow: the scans carry 2 different PatientIDs; "
         "give one patient's scans, or pass --same-patient if the patient was renamed\n"
     )
-    assert not (tmp_path / "out").exists()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
     open_bundles_with(Bright(), monkeypatch)
     assert brainseg(*arguments, "--same-patient") == 0
     assert "PHANTOM-7" not in page(tmp_path / "out")

@@ -200,7 +200,8 @@ def test_a_bug_is_told_by_its_place_and_not_by_its_words(
     def broken(*args: object, **kwargs: object) -> None:
         raise KeyError(f"{planted.MARK}44 read in the header of /home/{planted.MARK}45")
 
-    monkeypatch.setattr("brainseg.readers.read_patient", broken)
+    monkeypatch.setattr("brainseg.guarded.GuardedReader.read_patient", broken)
+    monkeypatch.setattr("brainseg.readers.read_patient", broken)  # which saliency calls
     out = tmp_path / "out"
     assert brainseg("segment", "scans/nifti", "--out", out, "-v") == 3
     said = nobody(out, capfd)
