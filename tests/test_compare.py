@@ -173,7 +173,7 @@ def test_different_protocols_are_refused_before_any_scoring(
     assert brainseg("compare", other, made / "half", "--data", made / "data", "--out", tmp_path / "out", "-q") == 2
     error = capsys.readouterr().err
     assert error == "error: compare: scored by different protocols (d by D, half by E); evaluate all by the same one\n"
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out" / "scores").exists()
 
 
 def test_what_has_no_scores_needs_the_data(made: Path, tmp_path: Path) -> None:
