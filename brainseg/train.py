@@ -132,7 +132,6 @@ def prepare(
             remedy = "leave --recipe out: the run goes on with its own"
             raise UsageError("--recipe", f"the run began with {began_with or 'the house recipe'}", remedy)
         recipe = began_with
-    _check_encoder(shipped()[name], (settings or {}).get("pretrained_encoder"))
     listed = monai_datalist(patients, folds, base=data)
     if split is not None:
         listed = training_slices(listed, split)
@@ -287,7 +286,8 @@ def check_start(name: str, settings: Mapping[str, Any], *, weights: str | None =
     """That `settings` are plain values, and `weights` those of the network, before anything is written.
 
     Raises:
-        UsageError: a setting that options of the command set, or weights that are not there.
+        UsageError: a setting that options of the command set, a `pretrained_encoder` that does not fit, or weights that
+            are not there.
         UntrustedBundleError: a setting that is code, or weights that are damaged or of another network.
     """
     for key, value in settings.items():
@@ -295,6 +295,7 @@ def check_start(name: str, settings: Mapping[str, Any], *, weights: str | None =
             raise UsageError(key, "is not a setting", f"give it by {option}")
         if code := code_in_setting(key, value):
             raise UntrustedBundleError(key, f"holds code ({one_line(code)[:80]})", "give a plain value")
+    _check_encoder(shipped()[name], settings.get("pretrained_encoder"))
     if weights:
         parser = read_config(shipped()[name], "train", recipe)
         for key, value in settings.items():
