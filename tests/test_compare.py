@@ -112,7 +112,8 @@ def test_a_shipped_bundle_is_scored_on_the_others_patients_and_the_caution_is_ke
 ) -> None:
     from brainseg import members
 
-    monkeypatch.setattr(members, "training_record", lambda root: {"trained_on": ["p1"], "validated_on": [], "chosen_by": []})
+    record = {"trained_on": ["p1"], "validated_on": [], "chosen_by": []}
+    monkeypatch.setattr(members, "training_record", lambda root: record)
     half = tmp_path / "half"
     shutil.copytree(made / "half" / "p1", half / "p1")
     result = compare_folders([str(half), "basic_unet"], tmp_path / "out", data=made / "data")
