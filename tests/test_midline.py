@@ -122,7 +122,7 @@ def test_column_0_of_tiff_is_right_an_edited_mask_has_sides_too_and_lone_slices_
     assert sides(out) == ["right", "left", "both"]
     page = (out / "report.html").read_text()
     assert '<th scope="col">Side</th>' in page
-    assert "<td>both</td>" in page
+    assert '<td class="w">both</td>' in page
     write_picture(tmp_path / "png", 1, *slice_of_head(64))
     assert brainseg("segment", tmp_path / "png", "--out", tmp_path / "alone", "-q") == 0
     assert json.loads(next(tmp_path.glob("alone/*/case.json")).read_text())["midline"] is None
