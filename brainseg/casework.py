@@ -14,7 +14,7 @@ from brainseg.errors import BrainsegError, InputError, MachineError, bug_place, 
 from brainseg.job import Job, Options, as_given, fingerprint, input_hashes
 from brainseg.record import MASK, RECORD, Record, new_record, read_record, write_record
 from brainseg.results import CaseDetail, CohortRow, Done, Failed
-from brainseg.writers.atomic import of_machine, remove_partials
+from brainseg.writers.atomic import of_machine
 
 if TYPE_CHECKING:
     from brainseg.bundle import Bundle
@@ -64,7 +64,6 @@ def load(job: Job, bundles: Sequence[Bundle], out: Path, options: Options, reade
         raise job.patient.problem
     started = time.perf_counter()
     folder = out / job.patient.name
-    remove_partials(folder)
     hashes = input_hashes(job, options)
     made_from = fingerprint(hashes, bundles, options)
     if not options.overwrite and (before := _before(folder, made_from)) is not None:

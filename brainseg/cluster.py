@@ -19,6 +19,7 @@ from brainseg.errors import BrainsegError, MachineError, UsageError
 from brainseg.guarded import GuardedReader
 from brainseg.job import Job, Options, bundles_of
 from brainseg.results import Done, Failed
+from brainseg.writers.atomic import remove_partials
 
 if TYPE_CHECKING:
     from brainseg.bundle import Bundle
@@ -86,6 +87,7 @@ def work_on(job: Job, expected: Sequence[tuple[str, str]], out: Path, options: O
     if theirs != tuple(expected):
         there, here = theirs[0][1], expected[0][1]
         raise MachineError("--cluster", f"a worker would run {there}, not {here}", "pass --backend torch --device cpu")
+    remove_partials(out / job.patient.name)  # of a worker that was lost at this case
     loaded = attempt(job, load, job, bundles, out, options, _reader())
     if not isinstance(loaded, Loaded):
         return loaded

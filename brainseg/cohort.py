@@ -19,7 +19,7 @@ from brainseg.guarded import GuardedReader
 from brainseg.job import Job, Options, bundles_of, find_jobs
 from brainseg.record import read_record
 from brainseg.results import CaseDetail, CohortRow, Done, Failed, Failure
-from brainseg.writers.atomic import refuse_unwritable, remove_partials
+from brainseg.writers.atomic import refuse_link, refuse_unwritable, remove_partials
 
 if TYPE_CHECKING:
     from brainseg.bundle import Bundle
@@ -126,8 +126,7 @@ def _refuse_unwritable_case(folder: Path) -> None:
         return
     refuse_unwritable(folder)
     for path in folder.iterdir():
-        if path.is_symlink():
-            raise MachineError(path, "is a symbolic link", "remove it; results are never written through links")
+        refuse_link(path)
 
 
 def _results(

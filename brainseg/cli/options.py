@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from brainseg.backends import BACKENDS
+
 if TYPE_CHECKING:
     from brainseg.study import Patient
 
@@ -27,7 +29,7 @@ device_option = click.option(
 )
 backend_option = click.option(
     "--backend",
-    type=click.Choice(["auto", "torch", "openvino"]),
+    type=click.Choice(BACKENDS),
     default="auto",
     show_default=True,
     help="What runs the network: torch is the reference, auto the fastest that agrees with it.",

@@ -38,8 +38,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         MachineError: if `path` is a symbolic link, or disk or permissions do not allow the file.
     """
-    if path.is_symlink():
-        raise MachineError(path, "is a symbolic link", "remove it; results are never written through links")
+    refuse_link(path)
     partial = path.with_name(f"{PARTIAL_PREFIX}{secrets.token_hex(6)}{''.join(path.suffixes[-2:])}")
     try:
         try:
@@ -55,6 +54,16 @@ def replacing(path: Path) -> Iterator[Path]:
         if error.errno not in _CAUSES:
             raise
         raise MachineError(path, *caused(error.errno)) from error
+
+
+def refuse_link(path: Path) -> None:
+    """That `path` is no symbolic link.
+
+    Raises:
+        MachineError: it is one.
+    """
+    if path.is_symlink():
+        raise MachineError(path, "is a symbolic link", "remove it; results are never written through links")
 
 
 def refuse_unwritable(folder: Path) -> None:
