@@ -1,6 +1,6 @@
 """How far the engines agree with fp32 PyTorch, and how fast each runs the network alone.
 
-    python scripts/engines.py --data kaggle_3m [--patients N] [--bundle NAME]
+    python scripts/engines.py --data kaggle_3m [--patients N] [--bundle NAME] [--precision bf16]
 
 For every shipped bundle with weights and every engine of this machine: Dice of its mask with that of the reference
 (`--backend torch --device cpu`), patient by patient; what mean Dice against the known masks (protocol E) changes by;
@@ -33,6 +33,7 @@ from brainseg.readers import read_ground_truth, read_patient
 from brainseg.study import find_patients
 
 BOUND = 0.999
+PRECISIONS = ("bf16", "fp32")
 TIMED_SLICES, TURNS = 6, 5
 
 
@@ -45,9 +46,9 @@ class Agreement:
     with_truth: list[float] = field(default_factory=list)
 
 
-def engines(bundle: Bundle) -> list[Engine]:
-    """Every engine that this machine can run, the reference first."""
-    precisions = [True, False] if has_bfloat16() else [False]
+def engines(bundle: Bundle, wanted: list[str]) -> list[Engine]:
+    """Every engine of the `wanted` precisions that this machine can run, the reference first."""
+    precisions = [one == "bf16" for one in PRECISIONS if one in wanted and (one == "fp32" or has_bfloat16())]
     found: list[Engine] = [TorchEngine(bundle)]
     found += [RewrittenEngine(bundle, bf16=bf16) for bf16 in precisions]
     if has_openvino():
@@ -123,6 +124,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of patients with masks")
     parser.add_argument("--patients", type=int, help="so many of them, spread over the list")
     parser.add_argument("--bundle", action="append", help="these only")
+    parser.add_argument("--precision", action="append", choices=PRECISIONS, help="engines of this one only")
     arguments = parser.parse_args()
     patients = list(find_patients(arguments.data))
     if arguments.patients:
@@ -132,7 +134,7 @@ def main() -> None:
     )
     for name in arguments.bundle or [one for one in shipped() if ships_weights(one)]:
         bundle = open_bundle(name, device="cpu", backend="torch")
-        found = engines(bundle)
+        found = engines(bundle, arguments.precision or list(PRECISIONS))
         results = [Agreement() for _ in found]
         for patient, results in agreements(bundle, found, patients):
             least = min(result.with_reference[patient] for result in results)

@@ -123,6 +123,18 @@ def test_an_unsure_lesion_is_dropped_but_never_the_largest(
     assert bundle.mask({"pred": MetaTensor(torch.zeros(1, 40, 40, 6))})["pred"].sum() == 0
 
 
+def test_small_objects_go_and_those_that_touch_by_an_edge_alone_are_two(bundle: Bundle) -> None:
+    probability = torch.zeros(1, 40, 40, 6)
+    kept = torch.zeros(1, 40, 40, 6, dtype=torch.bool)
+    kept[:, :5, :6, :5] = True  # 150 voxels
+    kept[:, 5:10, 6:13, 1:6] = True  # 175, which touch those by an edge
+    probability[kept] = 0.9
+    probability[:, 10:15, 13:18, 1:6] = 0.9  # 125, which touch these so
+    probability[:, 30:35, 30:35, :5] = 0.9  # 125 alone
+    mask = bundle.mask({"pred": MetaTensor(probability)})["pred"]
+    assert torch.equal(torch.as_tensor(mask) > 0, kept)
+
+
 def test_a_slice_shares_with_its_neighbours_and_the_ends_with_themselves(bundle: Bundle) -> None:
     case = marked((64, 64, 4), TIFF_AFFINE, None)
     logits = torch.tensor([4.0, -8.0, 0.0, 2.0])

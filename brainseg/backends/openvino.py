@@ -12,23 +12,22 @@ import io
 import json
 import sys
 import warnings
+from collections.abc import Callable, Iterable
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from brainseg.backends.cache import cached, keep
-from brainseg.backends.rewrite import CHANNELS, SIDE, divided, rewritten, stem_of
+from brainseg.backends.rewrite import CHANNELS, SIDE, Halves, divided, stem_of
 from brainseg.backends.slices import SliceEngine
 from brainseg.errors import UsageError
 
 if TYPE_CHECKING:
     from brainseg.bundle import Bundle
 
-_FORMAT = 1  # of what the key of a compiled network stands for
+_FORMAT = 2  # of what the key of a compiled network stands for
 
 
 class OpenVinoEngine(SliceEngine):
@@ -41,28 +40,24 @@ class OpenVinoEngine(SliceEngine):
     def quick(self, slices: torch.Tensor) -> torch.Tensor:
         """See `SliceEngine`."""
         if not self.rounds:
-            return self.exact(slices)
+            return self._whole.run(slices.split(1))
         stem, rest = self._parts
-        group = 2 * torch.get_num_threads()  # what a stem gives for all slices at once would fill the memory
-        return torch.cat([torch.from_numpy(rest.run(stem.run(part.numpy()))) for part in torch.split(slices, group)])
-
-    def exact(self, slices: torch.Tensor) -> torch.Tensor:
-        """See `SliceEngine`."""
-        return torch.from_numpy(self._whole.run(slices.numpy()))
+        group = 8 * torch.get_num_threads()  # what a stem gives for all slices at once would fill the memory
+        return rest.run(one for part in slices.split(group) for one in stem(part).split(1))
 
     @cached_property
-    def _parts(self) -> tuple[_Compiled, _Compiled]:
-        stem, rest = divided(self._network)
+    def _parts(self) -> tuple[Callable[[torch.Tensor], torch.Tensor], _Compiled]:
+        stem, rest = divided(self.network)
         example = torch.zeros(1, CHANNELS, 4 * SIDE, 4 * SIDE)
-        return _Compiled(stem, example, "f32"), _Compiled(rest, stem(example), "bf16")
+        compiled = _Compiled(rest, stem(example), "bf16")
+        if isinstance(stem, Halves):
+            return stem, compiled
+        first = _Compiled(stem, example, "f32")
+        return lambda slices: first.run(slices.split(1)), compiled
 
     @cached_property
     def _whole(self) -> _Compiled:
-        return _Compiled(self._network, torch.zeros(1, CHANNELS, 4 * SIDE, 4 * SIDE), "f32")
-
-    @cached_property
-    def _network(self) -> nn.Module:
-        return rewritten(self._bundle.network)
+        return _Compiled(self.network, torch.zeros(1, CHANNELS, 4 * SIDE, 4 * SIDE), "f32")
 
 
 class _Compiled:
@@ -86,18 +81,19 @@ class _Compiled:
             keep(key, bytes(compiled.export_model().getvalue()))
         self._queue = openvino.AsyncInferQueue(compiled, threads)
 
-    def run(self, slices: NDArray[np.float32]) -> NDArray[np.float32]:
-        """What the network makes of each of `slices` `(N, C, H, W)`."""
-        results: list[NDArray[np.float32]] = [slices[:0]] * len(slices)
+    def run(self, slices: Iterable[torch.Tensor]) -> torch.Tensor:
+        """What the network makes of each of `slices` `(1, C, H, W)`, together; the next is made ready meanwhile."""
+        results: list[torch.Tensor] = []
 
         def store(request: Any, number: int) -> None:
-            results[number] = request.get_output_tensor().data.copy()
+            results[number] = torch.from_numpy(request.get_output_tensor().data.copy())
 
         self._queue.set_callback(store)
-        for number in range(len(slices)):
-            self._queue.start_async(slices[number : number + 1], number)
+        for number, one in enumerate(slices):
+            results.append(one)
+            self._queue.start_async(one.numpy(), number)
         self._queue.wait_all()
-        return np.concatenate(results)
+        return torch.cat(results)
 
 
 @lru_cache(maxsize=1)

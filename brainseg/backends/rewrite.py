@@ -4,8 +4,10 @@ A batch norm becomes part of the convolution before it; an instance norm becomes
 which PyTorch computes without putting the image into another order. Neither changes what the network computes.
 
 bfloat16 has 8 significant bits. Most of what it costs in accuracy it costs in the first layers, where the image itself
-is rounded, in the same way over whole regions; they are a small part of the work. So the network is divided into a
-stem, to be computed in fp32, and the rest.
+is rounded, in the same way over whole regions. So the network is divided into a stem, to be computed in fp32, and the
+rest. Where the first convolution takes few pixels the stem is the first layers. Elsewhere fp32 would be slow there, and
+the stem only writes each value as the sum of two bfloat16 numbers; the first convolution, with weights written so
+too, multiplies all of them but the products of the two small parts, which is what fp32 would give but for 16 bits.
 """
 
 from __future__ import annotations
@@ -19,8 +21,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 CHANNELS = 3  # of the image
 SIDE = 16  # the networks halve a slice four times, so sides are multiples of this
-# The layers that see the image, and all that do, in the architectures whose agreement was measured.
-STEMS = {"AttentionUnet": "model.0.conv.0", "BasicUNet": "conv_0.conv_0", "UNet": "model.0"}
+# The architectures whose agreement was measured, and the layers that see the image: all that do, or one convolution.
+STEMS = {"AttentionUnet": "model.0.conv.0.conv", "BasicUNet": "conv_0.conv_0.conv", "UNet": "model.0"}
 _CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 
 
@@ -52,9 +54,30 @@ def divided(network: nn.Module) -> tuple[nn.Module, nn.Module]:
     if path is None:
         raise ValueError(f"expected one of {', '.join(STEMS)}, got {type(network).__name__}")
     rest = copy.deepcopy(network)
-    stem = rest.get_submodule(path)
-    _replace(rest, stem, nn.Identity())
-    return stem, rest
+    first = rest.get_submodule(path)
+    if isinstance(first, nn.Conv2d):
+        _replace(rest, first, _of_halves(first))
+        return Halves(), rest
+    _replace(rest, first, nn.Identity())
+    return first, rest
+
+
+class Halves(nn.Module):
+    """An image `(N, C, H, W)` as three, `(N, 3C, H, W)`: rounded to bfloat16, what that lost, and the first again."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """See the class."""
+        high = image.bfloat16().to(image.dtype)
+        return torch.cat([high, image - high, high], 1)
+
+
+def _of_halves(convolution: nn.Conv2d) -> nn.Conv2d:
+    """`convolution` of an image, as one of its `Halves`."""
+    same = copy.deepcopy(convolution)
+    high = convolution.weight.bfloat16().float()
+    same.in_channels *= 3
+    same.weight = nn.Parameter(torch.cat([high, high, convolution.weight - high], 1), requires_grad=False)
+    return same
 
 
 def _group_norm(norm: nn.InstanceNorm2d) -> nn.GroupNorm:

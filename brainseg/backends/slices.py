@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
-from brainseg.backends.rewrite import SIDE
+from brainseg.backends.memory import keep_memory
+from brainseg.backends.rewrite import SIDE, rewritten
 from brainseg.backends.torch import TorchEngine
 
 if TYPE_CHECKING:
@@ -16,12 +19,14 @@ if TYPE_CHECKING:
 
 Run = Callable[[torch.Tensor], torch.Tensor]  # slices (N, 3, H, W) to logits (N, 1, H, W), each slice by itself
 
-# A voxel whose logit in bfloat16 is this near the threshold may be on the other side in fp32: of ten such voxels one to
-# three were. The slices with most of them are computed again, until so few are left, as a share of the mask, that Dice
-# stays above 0.999. The logits are those that the bundle cuts, shared with the slices above and below (`probability` in
-# base.yaml).
+# A voxel whose logit in bfloat16 is this near the threshold may be on the other side in fp32; this share of them is. The
+# slices with most of them are computed again, until so few are left that Dice stays above the bound, by as many standard
+# deviations of what chance makes of that share. The logits are those that the bundle cuts, shared with the slices
+# above and below (`probability` in base.yaml).
 NEAR = 0.05
-UNSURE_SHARE = 0.004
+FLIPPED = 0.15
+LEAST_DICE = 0.999
+DEVIATIONS = 3.0
 
 
 class SliceEngine:
@@ -48,8 +53,14 @@ class SliceEngine:
         raise NotImplementedError
 
     def exact(self, slices: torch.Tensor) -> torch.Tensor:
-        """The same in fp32."""
-        raise NotImplementedError
+        """The same in fp32, by PyTorch, which has all threads at work on a slice, however few slices there are."""
+        keep_memory()
+        return torch.cat([self.network(channels_last(one)).contiguous() for one in slices.split(1)])
+
+    @cached_property
+    def network(self) -> nn.Module:
+        """The bundle's network rewritten, in fp32, channels last."""
+        return rewritten(self._bundle.network).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
     @property
     def rounds(self) -> bool:
@@ -90,20 +101,35 @@ class SliceEngine:
         return result
 
 
+def channels_last(image: torch.Tensor) -> torch.Tensor:
+    """`image` `(N, C, H, W)` as convolutions on a CPU like it best."""
+    return image.contiguous(memory_format=torch.channels_last)
+
+
 def unsure(logits: torch.Tensor, level: float) -> torch.Tensor:
     """Numbers of the slices of `logits` `(N, 1, H, W)` to compute again: those with most voxels near `level`.
 
-    What is left near it in the other slices is at most `UNSURE_SHARE` of the voxels above. With a slice go those above
-    and below, which it shares with.
+    In the other slices at most `may_be_near` voxels are left near it. With a slice go those above and below, which it
+    shares with.
     """
     last = len(logits) - 1
     places = torch.arange(len(logits))
     below, above = (places - 1).clamp(min=0), (places + 1).clamp(max=last)
     near = torch.stack([_near(logits, k, below, above, level) for k in places.tolist()])
-    marked = int((logits >= level).sum())
     order = near.argsort(stable=True)
-    chosen = order[near[order].cumsum(0) > UNSURE_SHARE * marked]
+    chosen = order[near[order].cumsum(0) > may_be_near(int((logits >= level).sum()))]
     return torch.tensor(sorted({*below[chosen].tolist(), *chosen.tolist(), *above[chosen].tolist()}), dtype=torch.long)
+
+
+def may_be_near(marked: int) -> float:
+    """How many voxels may lie near the threshold of a mask of `marked` voxels.
+
+    Dice loses 1 / (2 marked) with every voxel that is on the other side, so 2 marked (1 - LEAST_DICE) may be. Chance
+    puts n + DEVIATIONS sqrt(n) there where n are expected.
+    """
+    most = 2 * marked * (1 - LEAST_DICE)
+    expected = ((math.sqrt(DEVIATIONS**2 + 4 * most) - DEVIATIONS) / 2) ** 2
+    return expected / FLIPPED
 
 
 def _near(logits: torch.Tensor, k: int, below: torch.Tensor, above: torch.Tensor, level: float) -> torch.Tensor:

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from brainseg.backends.memory import keep_memory
-from brainseg.backends.rewrite import divided, rewritten
-from brainseg.backends.slices import SliceEngine
+from brainseg.backends.rewrite import divided
+from brainseg.backends.slices import SliceEngine, channels_last
 
 if TYPE_CHECKING:
     from brainseg.bundle import Bundle
@@ -28,25 +28,12 @@ class RewrittenEngine(SliceEngine):
             return self.exact(slices)
         stem, rest = self._divided
         keep_memory()
-        return torch.cat([self._rest(rest, stem(_channels_last(one))) for one in torch.split(slices, 1)])
-
-    def exact(self, slices: torch.Tensor) -> torch.Tensor:
-        """See `SliceEngine`."""
-        keep_memory()
-        return torch.cat([self._network(_channels_last(one)).contiguous() for one in torch.split(slices, 1)])
+        return torch.cat([self._rest(rest, stem(channels_last(one))) for one in slices.split(1)])
 
     def _rest(self, rest: nn.Module, features: torch.Tensor) -> torch.Tensor:
         with torch.autocast("cpu", torch.bfloat16):
             return rest(features).float().contiguous()  # type: ignore[no-any-return]
 
     @cached_property
-    def _network(self) -> nn.Module:
-        return rewritten(self._bundle.network).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
-
-    @cached_property
     def _divided(self) -> tuple[nn.Module, nn.Module]:
-        return divided(self._network)
-
-
-def _channels_last(image: torch.Tensor) -> torch.Tensor:
-    return image.contiguous(memory_format=torch.channels_last)
+        return divided(self.network)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,13 +13,14 @@ import numpy as np
 import pytest
 import torch
 from command import Bright, brainseg, open_bundles_with
+from scipy.stats import binom
 from small_networks import NAMES, small_image, small_network
 
 from brainseg import backends
 from brainseg.backends import BACKENDS, engine_for
 from brainseg.backends.openvino import OpenVinoEngine
-from brainseg.backends.rewrite import divided, rewritten, stem_of
-from brainseg.backends.slices import SliceEngine, unsure
+from brainseg.backends.rewrite import STEMS, divided, rewritten, stem_of
+from brainseg.backends.slices import FLIPPED, LEAST_DICE, SliceEngine, may_be_near, unsure
 from brainseg.backends.torch import TorchEngine
 from brainseg.backends.torch_cpu import RewrittenEngine
 from brainseg.bundle import Bundle, open_bundle
@@ -136,7 +138,7 @@ def test_slices_with_voxels_near_the_threshold_are_computed_again_with_their_nei
     image = torch.full((3, 32, 32, 5), 9.0)
     image[1, 5, :20, 1] = -8.99  # 20 of 5120 voxels that their neighbours bring to 0
     assert Counting(bundle, "bf16").logits(image)[0, 5, 5, 1] == pytest.approx(-8.99)
-    image[1, 5:8, :20, 1] = -8.99  # 60, over 0.4%
+    image[1, 5:8, :20, 1] = -8.99  # 60, where 27 may be
     engine = Counting(bundle, "bf16")
     logits = engine.logits(image)[0]
     assert torch.equal(logits[..., 3:], image[1][..., 3:])
@@ -144,15 +146,39 @@ def test_slices_with_voxels_near_the_threshold_are_computed_again_with_their_nei
     assert (engine.seen, engine.again) == (5, 3)
 
 
-def test_what_may_stay_unsure_is_a_share_of_the_mask() -> None:
+def test_what_may_stay_unsure_follows_from_the_size_of_the_mask() -> None:
     logits = torch.full((10, 1, 20, 50), -5.0)
-    logits[0] = 5.0  # 1000 voxels of mask, of which 4 may be unsure
+    logits[0] = 5.0  # 1000 voxels of mask, of which 2 may be unsure
     for number, count in ((3, 1), (5, 2), (8, 9)):
         logits[number, 0, number, :count] = 5.0  # alone in its slice: its neighbours bring it to 0
-    assert unsure(logits, 0.0).tolist() == [7, 8, 9]
+    assert unsure(logits, 0.0).tolist() == [4, 5, 6, 7, 8, 9]
     assert unsure(logits, 20.0).tolist() == []
-    logits[0] = -5.0  # 17 of mask, of which none may be
+    logits[0] = -5.0  # 12 of mask, of which none may be
     assert unsure(logits, 0.0).tolist() == [2, 3, 4, 5, 6, 7, 8, 9]
+
+
+@pytest.mark.parametrize("marked", [300, 1000, 4000, 20_000, 100_000])
+def test_what_may_stay_unsure_brings_dice_below_the_bound_less_than_once_in_a_hundred(marked: int) -> None:
+    most = math.floor(2 * marked * (1 - LEAST_DICE))  # so many voxels on the other side keep the bound
+    assert binom.sf(most, math.floor(may_be_near(marked)), FLIPPED) < 0.01
+    assert binom.sf(most, 3 * math.ceil(may_be_near(marked)), FLIPPED) > 0.05
+
+
+@pytest.mark.parametrize("name", ["attention_unet", "basic_unet"])
+def test_the_first_convolution_of_halves_is_in_bfloat16_what_it_was_in_fp32(name: str) -> None:
+    network = small_network(name)
+    image, path = small_image(1)[None, ..., 0], STEMS[type(network).__name__]
+    stem, rest = divided(network)
+    before, after = network.get_submodule(path), rest.get_submodule(path)
+
+    def rounded(layer: Any, given: torch.Tensor) -> torch.Tensor:
+        weight = layer.weight.bfloat16().double()
+        return torch.nn.functional.conv2d(given.bfloat16().double(), weight, layer.bias.double(), padding=1)
+
+    with torch.inference_mode():
+        exact = torch.nn.functional.conv2d(image.double(), before.weight.double(), before.bias.double(), padding=1)
+        lost, kept = (rounded(layer, given) - exact for layer, given in ((before, image), (after, stem(image))))
+    assert float(kept.abs().max()) < float(lost.abs().max()) / 100
 
 
 @pytest.mark.parametrize(
