@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from brainseg.case import Case, Segmentation
 
 if TYPE_CHECKING:
+    from monai.data import MetaTensor
+
     from brainseg.bundle import Bundle
 
 
@@ -27,10 +29,13 @@ def segment(case: Case, bundle: Bundle | Sequence[Bundle], *, tta: bool = False)
     started = time.perf_counter()
     bundles = list(bundle) if isinstance(bundle, Sequence) else [bundle]
     slices = [replace(case, image=case.image[..., z : z + 1]) for z in range(case.shape[2])] if case.apart else [case]
-    masks, probabilities = zip(*(_segmented(one, bundles, tta) for one in slices), strict=True)
+    results = [_segmented(one, bundles, tta) for one in slices]
+    mask, probability = (
+        results[0] if len(results) == 1 else (np.concatenate(of, axis=2) for of in zip(*results, strict=True))
+    )
     return Segmentation(
-        mask=np.concatenate(masks, axis=2),
-        probability=np.concatenate(probabilities, axis=2),
+        mask=mask,
+        probability=probability,
         affine=case.affine,
         spacing_mm=case.spacing_mm,
         threshold=bundles[0].threshold,
@@ -51,34 +56,37 @@ def remask(segmentation: Segmentation, bundle: Bundle) -> Segmentation:
     return replace(segmentation, mask=mask, threshold=bundle.threshold)
 
 
-def _segmented(case: Case, bundles: Sequence[Bundle], tta: bool) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Mask and mean probability, (X, Y, Z)."""
-    results = [_probability(case, one, tta) for one in bundles]
-    data = results[0]
-    if len(results) > 1:
-        data["pred"] = sum(result["pred"] for result in results[1:]) + data["pred"]
-        data["pred"] /= len(results)
-    probability = data["pred"][0].numpy().astype(np.float32, copy=True)
-    return bundles[0].mask(data)["pred"][0].numpy().astype(np.uint8), probability
-
-
 def preprocessed(case: Case, bundle: Bundle) -> dict[str, Any]:
     """`{"image"}`: `(3, X, Y, Z)` in the network's frame, whose slices are those of the case from foot to head."""
+    return bundle.preprocessing({"image": _in_mm(case, bundle)})
+
+
+def _in_mm(case: Case, bundle: Bundle) -> MetaTensor:
+    """The case's image; the bundle takes a slice without spacing to have its own pixel size."""
     import torch
     from monai.data import MetaTensor
 
     affine = case.affine
-    if case.spacing_mm is None:  # the bundle takes a slice without spacing to have its own pixel size
+    if case.spacing_mm is None:
         pixel_mm = bundle.pixel_mm / case.finer
         affine = affine @ np.diag([pixel_mm, pixel_mm, 1.0, 1.0])
-    data: dict[str, Any] = {"image": MetaTensor(torch.from_numpy(case.image), affine=torch.from_numpy(affine))}
-    return bundle.preprocessing(data)
+    return MetaTensor(torch.from_numpy(case.image), affine=torch.from_numpy(affine))
 
 
-def _probability(case: Case, bundle: Bundle, tta: bool) -> dict[str, Any]:
-    """`{"image", "pred"}` with `pred` the probability `(1, X, Y, Z)` on the native grid."""
-    data = preprocessed(case, bundle)
-    data["pred"] = bundle.engine.logits(data["image"], tta=tta)
-    data = bundle.probability(data)
-    data["pred"] = data["pred"].cpu()
-    return data
+def _segmented(case: Case, bundles: Sequence[Bundle], tta: bool) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Mask and mean probability, (X, Y, Z)."""
+    pred = _probability(case, bundles[0], tta)
+    for other in bundles[1:]:
+        pred += _probability(case, other, tta)
+    if len(bundles) > 1:
+        pred /= len(bundles)
+    mask = bundles[0].mask({"pred": pred})["pred"][0].numpy().astype(np.uint8)
+    return mask, pred[0].numpy().astype(np.float32, copy=False)
+
+
+def _probability(case: Case, bundle: Bundle, tta: bool) -> MetaTensor:
+    """`(1, X, Y, Z)` on the native grid."""
+    from brainseg.frame import framed
+
+    frame = framed(_in_mm(case, bundle), bundle)
+    return frame.back(bundle.engine.logits(frame.image, tta=tta))

@@ -40,10 +40,10 @@ class OpenVinoEngine(SliceEngine):
     def quick(self, slices: torch.Tensor) -> torch.Tensor:
         """See `SliceEngine`."""
         if not self.rounds:
-            return self._whole.run(slices.split(1))
+            return self._whole.run(torch.split(slices, 1))
         stem, rest = self._parts
         group = 8 * torch.get_num_threads()  # what a stem gives for all slices at once would fill the memory
-        return rest.run(one for part in slices.split(group) for one in stem(part).split(1))
+        return rest.run(one for part in torch.split(slices, group) for one in torch.split(stem(part), 1))
 
     @cached_property
     def _parts(self) -> tuple[Callable[[torch.Tensor], torch.Tensor], _Compiled]:
@@ -53,7 +53,7 @@ class OpenVinoEngine(SliceEngine):
         if isinstance(stem, Halves):
             return stem, compiled
         first = _Compiled(stem, example, "f32")
-        return lambda slices: first.run(slices.split(1)), compiled
+        return lambda slices: first.run(torch.split(slices, 1)), compiled
 
     @cached_property
     def _whole(self) -> _Compiled:

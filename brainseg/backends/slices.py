@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 Run = Callable[[torch.Tensor], torch.Tensor]  # slices (N, 3, H, W) to logits (N, 1, H, W), each slice by itself
 
-# A voxel whose logit in bfloat16 is this near the threshold may be on the other side in fp32; this share of them is. The
-# slices with most of them are computed again, until so few are left that Dice stays above the bound, by as many standard
-# deviations of what chance makes of that share. The logits are those that the bundle cuts, shared with the slices
-# above and below (`probability` in base.yaml).
+# A voxel whose logit in bfloat16 is this near the threshold may be on the other side in fp32; this share of them is.
+# The slices with most of them are computed again, until so few are left that Dice stays above the bound, by as many
+# standard deviations of what chance makes of that share. The logits are those that the bundle cuts, shared with the
+# slices above and below (`probability` in base.yaml).
 NEAR = 0.05
 FLIPPED = 0.15
 LEAST_DICE = 0.999
@@ -55,7 +55,7 @@ class SliceEngine:
     def exact(self, slices: torch.Tensor) -> torch.Tensor:
         """The same in fp32, by PyTorch, which has all threads at work on a slice, however few slices there are."""
         keep_memory()
-        return torch.cat([self.network(channels_last(one)).contiguous() for one in slices.split(1)])
+        return torch.cat([self.network(channels_last(one)).contiguous() for one in torch.split(slices, 1)])
 
     @cached_property
     def network(self) -> nn.Module:

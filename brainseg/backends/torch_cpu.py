@@ -28,7 +28,7 @@ class RewrittenEngine(SliceEngine):
             return self.exact(slices)
         stem, rest = self._divided
         keep_memory()
-        return torch.cat([self._rest(rest, stem(channels_last(one))) for one in slices.split(1)])
+        return torch.cat([self._rest(rest, stem(channels_last(one))) for one in torch.split(slices, 1)])
 
     def _rest(self, rest: nn.Module, features: torch.Tensor) -> torch.Tensor:
         with torch.autocast("cpu", torch.bfloat16):

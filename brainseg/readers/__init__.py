@@ -18,6 +18,7 @@ The libraries behind the formats are imported when a file of that format is read
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -114,6 +115,7 @@ def read_patient(
     flair = _read_series(patient.flair, force=force, allow_gap=allow_gap)
     _refuse_other_spacing(patient.path, flair, spacing_mm)
     image = np.repeat(flair.array[None], len(CHANNELS), axis=0)
+    flair = replace(flair, array=image[FLAIR])  # so that it is in memory once
     notes = list(flair.notes)
     missing = []
     for channel, given, found in ((PRE, pre, patient.pre), (POST, post, patient.post)):
