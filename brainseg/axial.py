@@ -127,6 +127,9 @@ def _windowed(flair: NDArray[np.float32]) -> NDArray[np.float32]:
     foreground = values[values > values.min()]
     if not foreground.size:
         return np.zeros_like(values)
-    low, high = (float(bound) for bound in np.percentile(foreground, (1, 99.7)))
-    scaled: NDArray[np.float32] = np.clip((values - low) / max(high - low, 1e-6), 0.0, 1.0).astype(np.float32)
+    low, high = (float(bound) for bound in np.percentile(foreground, (1, 99.7), overwrite_input=True))
+    del foreground
+    values -= low
+    values /= max(high - low, 1e-6)
+    scaled: NDArray[np.float32] = np.clip(values, 0.0, 1.0, out=values)
     return scaled

@@ -122,7 +122,7 @@ def label_lesions(mask: Array) -> NDArray[np.int32]:
     from scipy import ndimage
 
     labels, count = ndimage.label(np.asarray(mask) != 0, CONNECTIVITY)
-    sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
+    sizes = np.bincount(labels[labels > 0], minlength=count + 1)[1:]
     numbers = np.zeros(count + 1, np.int32)
     numbers[1 + np.argsort(-sizes, kind="stable")] = np.arange(1, count + 1)  # ties stay in the order of X, Y, Z
     numbered: NDArray[np.int32] = numbers[labels]
@@ -264,10 +264,10 @@ def case_confidence(probability: Array, mask: Array) -> float:
     """
     _check_shapes(mask, probability)
     inside = np.asarray(mask) != 0
-    p = np.clip(_finite(probability), 0.0, 1.0)
+    values = np.asarray(probability)
     if not inside.any():
-        return float(1.0 - p.max(initial=0.0))
-    return float(p[inside].mean(dtype=float))
+        return 1.0 - min(1.0, float(np.fmax.reduce(values, axis=None, initial=0.0)))  # passes over NaN
+    return float(np.clip(_finite(values[inside]), 0.0, 1.0).mean(dtype=float))
 
 
 def _check_shapes(a: Array, b: Array) -> None:

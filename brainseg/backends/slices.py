@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -112,13 +113,21 @@ def unsure(logits: torch.Tensor, level: float) -> torch.Tensor:
     In the other slices at most `may_be_near` voxels are left near it. With a slice go those above and below, which it
     shares with.
     """
-    last = len(logits) - 1
     places = torch.arange(len(logits))
-    below, above = (places - 1).clamp(min=0), (places + 1).clamp(max=last)
-    near = torch.stack([_near(logits, k, below, above, level) for k in places.tolist()])
+    below, above = (places - 1).clamp(min=0), (places + 1).clamp(max=len(logits) - 1)
+    shared = logits / 2 + (logits[below] + logits[above]) / 4
+    near = ((shared - level).abs() < NEAR).flatten(1).sum(1)
     order = near.argsort(stable=True)
-    chosen = order[near[order].cumsum(0) > may_be_near(int((logits >= level).sum()))]
+    chosen = order[near[order].cumsum(0) > may_be_near(_largest(shared[:, 0] >= level))]
     return torch.tensor(sorted({*below[chosen].tolist(), *chosen.tolist(), *above[chosen].tolist()}), dtype=torch.long)
+
+
+def _largest(marked: torch.Tensor) -> int:
+    """Voxels of the largest part of `marked` `(N, H, W)`; of no other is it certain that the clean-up keeps it."""
+    from scipy import ndimage
+
+    labels, _ = ndimage.label(marked.numpy())
+    return int(np.bincount(labels[labels > 0], minlength=1).max())
 
 
 def may_be_near(marked: int) -> float:
@@ -130,8 +139,3 @@ def may_be_near(marked: int) -> float:
     most = 2 * marked * (1 - LEAST_DICE)
     expected = ((math.sqrt(DEVIATIONS**2 + 4 * most) - DEVIATIONS) / 2) ** 2
     return expected / FLIPPED
-
-
-def _near(logits: torch.Tensor, k: int, below: torch.Tensor, above: torch.Tensor, level: float) -> torch.Tensor:
-    shared = logits[k] / 2 + (logits[below[k]] + logits[above[k]]) / 4
-    return ((shared - level).abs() < NEAR).sum()

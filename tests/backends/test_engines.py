@@ -153,6 +153,8 @@ def test_what_may_stay_unsure_follows_from_the_size_of_the_mask() -> None:
         logits[number, 0, number, :count] = 5.0  # alone in its slice: its neighbours bring it to 0
     assert unsure(logits, 0.0).tolist() == [4, 5, 6, 7, 8, 9]
     assert unsure(logits, 20.0).tolist() == []
+    logits[0, :, :10] = -5.0  # 500, where 1 may be, and 12 that are no part of it
+    assert unsure(logits, 0.0).tolist() == [2, 3, 4, 5, 6, 7, 8, 9]
     logits[0] = -5.0  # 12 of mask, of which none may be
     assert unsure(logits, 0.0).tolist() == [2, 3, 4, 5, 6, 7, 8, 9]
 
