@@ -7,14 +7,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from brainseg.bundle import open_bundle
     from brainseg.evaluation import evaluate
-    from brainseg.inference import segment
+    from brainseg.inference import segment, segment_cases
     from brainseg.readers import read_case
 
 __version__ = "0.1.0"
-__all__ = ["evaluate", "open_bundle", "read_case", "segment"]
+__all__ = ["evaluate", "open_bundle", "read_case", "segment", "segment_cases"]
 
 # A function may not share its name with a module: importing the module would hide it.
-_HOMES = {"evaluate": "evaluation", "open_bundle": "bundle", "read_case": "readers", "segment": "inference"}
+_HOMES = {
+    "evaluate": "evaluation",
+    "open_bundle": "bundle",
+    "read_case": "readers",
+    "segment": "inference",
+    "segment_cases": "inference",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -41,7 +41,12 @@ class Frame(Protocol):
 def framed(image: MetaTensor, bundle: Bundle) -> Frame:
     """`image` `(3, X, Y, Z)`, whose affine says where it is, in the frame of `bundle`."""
     divided = _divided(bundle) if image[0].numel() > LARGE_VOXELS else None
-    return _Whole(image, bundle) if divided is None else _Slabs(image, *divided)
+    if divided is not None:
+        return _Slabs(image, *divided)
+    try:
+        return _Whole(image.to(bundle.device), bundle)
+    except torch.cuda.OutOfMemoryError:
+        return _Whole(image, bundle)
 
 
 class _Whole:
@@ -51,7 +56,13 @@ class _Whole:
         self.image = self._data["image"]
 
     def back(self, logits: torch.Tensor) -> torch.Tensor:
-        return self._bundle.probability({**self._data, "pred": logits})["pred"].cpu()  # type: ignore[no-any-return]
+        try:
+            return self._probability(self._data, logits)
+        except torch.cuda.OutOfMemoryError:
+            return self._probability({**self._data, "image": self.image.cpu()}, logits.cpu())
+
+    def _probability(self, data: dict[str, Any], logits: torch.Tensor) -> torch.Tensor:
+        return self._bundle.probability({**data, "pred": logits})["pred"].cpu()  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)

@@ -226,7 +226,7 @@ def train(run: Run, data: Path, *, resume: bool = False) -> Path:
         workflow.run()
     workflow.finalize()
     stopped = workflow.parser.get_parsed_content("train#trainer").state
-    diverged = bool(stopped.output) and not math.isfinite(float(stopped.output[0]["loss"]))  # none: all was trained
+    diverged = bool(stopped.output) and not math.isfinite(float(stopped.output["loss"]))  # none: all was trained
     best = run.root / WEIGHTS
     if not best.is_file() and not diverged:
         raise BrainsegError(run.root, "no validation in the epochs given, so no weights", "lower val_interval")

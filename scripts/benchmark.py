@@ -20,6 +20,7 @@ import sys
 import tempfile
 from collections.abc import Iterable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from benchmark_engines import (
@@ -34,6 +35,7 @@ from benchmark_engines import (
     networks_of,
     peers_python,
     pin,
+    trainings_of,
 )
 from benchmark_tables import (
     agreement,
@@ -43,9 +45,11 @@ from benchmark_tables import (
     machine_lines,
     memory_table,
     ratio_table,
+    training_table,
 )
 
-PARTS = ("ratios", "growth", "memory", "network")
+PARTS = ("ratios", "growth", "memory", "network", "training")
+RUNNERS = ("ours_lean", "ours_full", "plain_monai", "monai_bundle", "nnunet", "buda_unet", "smp_unet")
 GROWTH = (20, 40, 80, 160)
 VOLUME = (512, 512, 180)
 MAKE_VOLUME = """
@@ -77,6 +81,8 @@ def main(arguments: list[str] | None = None) -> int:
             failed += memory(machine, out)
         if "network" in parts:
             failed += network_alone(machine, given.bundle or SHIPPED, given.rounds, out)
+        if "training" in parts:
+            failed += training(machine, given, out)
     for line in failed:
         print(f"error: {line}", file=sys.stderr)
     return 1 if failed else 0
@@ -92,6 +98,7 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="timed rounds, after one that warms up (default 5)")
     parser.add_argument("--threads", type=int, default=2, help="of the CPU, for every engine (default 2)")
     parser.add_argument("--part", action="append", choices=PARTS, help="again for more; all without it")
+    parser.add_argument("--runner", action="append", choices=RUNNERS, help="of part ratios; again for more; else all")
     parser.add_argument("--gpu", action="store_true", help="on the first GPU")
     parser.add_argument("--quick", action="store_true", help="one round, two patients, one bundle, MONAI alone")
     given = parser.parse_args(arguments)
@@ -104,7 +111,7 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     return given
 
 
-def chosen_patients(source: Path, target: Path, count: int) -> Path:
+def chosen_patients(source: Path, target: Path, count: int, *, masks: bool = False) -> Path:
     """A folder with `count` of the patients in `source`, copied, so that they are in the cache and all alike."""
     patients = sorted(path for path in source.iterdir() if path.is_dir() and any(path.glob("*.tif")))
     if not patients:
@@ -112,7 +119,8 @@ def chosen_patients(source: Path, target: Path, count: int) -> Path:
     count = min(count, len(patients))
     for number in range(count):
         patient = patients[number * len(patients) // count]
-        shutil.copytree(patient, target / patient.name, ignore=shutil.ignore_patterns("*_mask.tif"))
+        left_out = None if masks else shutil.ignore_patterns("*_mask.tif")
+        shutil.copytree(patient, target / patient.name, ignore=left_out)
     return target
 
 
@@ -140,6 +148,7 @@ def ratios(machine: Machine, given: argparse.Namespace, data: Path, out: Path) -
     if machine.peers is not None:
         bundles[TRAINED_BY_NOBODY] = machine.untrained(TRAINED_BY_NOBODY, out)
     engines = [one for name, root in bundles.items() for one in engines_of(name, root, machine, quick=given.quick)]
+    engines = [one for one in engines if one.runner in (given.runner or [one.runner])]
     runs, failed = in_turns(machine, engines, data, given.rounds, warm_up=not given.quick)
     slices = sum(1 for _ in data.rglob("*.tif"))
     for name in bundles:
@@ -166,7 +175,8 @@ def growth(machine: Machine, rounds: int, data: Path, out: Path) -> list[str]:
         (out / "growth" / name).mkdir(parents=True)
         for number in range(count or GROWTH[0]):
             shutil.copyfile(slices[number % len(slices)], out / "growth" / name / f"{name}_{number + 1}.tif")
-    engines = [one for one in engines_of(DEFAULT, machine.bundle(DEFAULT), machine) if one.runner == "ours_lean"]
+    own = [one for one in engines_of(DEFAULT, machine.bundle(DEFAULT), machine) if one.runner == "ours_lean"]
+    engines = [replace(one, words=("alone",)) for one in own]
     runs, failed = in_turns(machine, engines, out / "growth", rounds, warm_up=False)
     print(f"\n## Time against slices, {DEFAULT}\n\n{growth_table(runs, GROWTH)}", flush=True)
     return failed
@@ -194,6 +204,15 @@ def network_alone(machine: Machine, bundles: Iterable[str], rounds: int, out: Pa
         roots[TRAINED_BY_NOBODY] = out / TRAINED_BY_NOBODY
     runs, failed = in_turns(machine, networks_of(roots, machine), out / "data", rounds, warm_up=False)
     print(f"\n## The network alone, slices of 256x256 in memory\n\n{alone_table(runs)}", flush=True)
+    return failed
+
+
+def training(machine: Machine, given: argparse.Namespace, out: Path) -> list[str]:
+    """Each network trained by its bundle and by a loop as MONAI's tutorials have it."""
+    data = chosen_patients(given.data, out / "training", given.patients, masks=True)
+    engines = trainings_of(given.bundle or SHIPPED, machine)
+    runs, failed = in_turns(machine, engines, data, given.rounds, warm_up=False)
+    print(f"\n## Training, batches of 16 slices of 160x192\n\n{training_table(runs)}", flush=True)
     return failed
 
 

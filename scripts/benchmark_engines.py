@@ -202,6 +202,16 @@ def networks_of(roots: Mapping[str, Path], machine: Machine) -> list[Engine]:
     return [*engines, Engine("Buda U-Net", "network_alone", "", ROOT, words=("buda",))]
 
 
+def trainings_of(names: Iterable[str], machine: Machine) -> list[Engine]:
+    """Each network's training, the bundle's own first."""
+    titles = {"brainseg": "the bundle's train.json", "stock": "MONAI in a loop of one's own"}
+    return [
+        Engine(title, "training", name, machine.bundle(name), words=(way,), least_dice=None)
+        for name in names
+        for way, title in titles.items()
+    ]
+
+
 def peers_python(folder: Path) -> Path:
     """The Python of the peers' environment at `folder`, which is made where it is missing or holds other versions."""
     wanted = [f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in ("torch", "monai")]

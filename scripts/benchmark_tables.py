@@ -185,5 +185,17 @@ def alone_table(runs: Runs) -> str:
     return f"{table([*header, 'x brainseg, torch'], rows)}\n\nFastest convolution: {said}."
 
 
+def training_table(runs: Runs) -> str:
+    """Slices a second, beside the bundle's own training, and how busy the GPU was."""
+    own = {engine.bundle: found for engine, found in runs.items() if engine.reference}
+    rows = []
+    for engine, found in runs.items():
+        busy = [run.found["busy"] for run in found if run.found["busy"] is not None]
+        beside = f"{times(found, own[engine.bundle], 'seconds'):.2f}" if engine.bundle in own else ""
+        row = [engine.bundle, engine.title, f"{1 / median(run.seconds for run in found):.0f}", beside]
+        rows.append([*row, f"{median(busy):.0f}%" if busy else "", f"{max(run.peak_mb for run in found):.0f}"])
+    return table(["", "", "slices a second", "x the bundle's time", "GPU busy", "peak MB"], rows)
+
+
 def known(run: Run) -> bool:
     return bool(run.found.get("flop"))

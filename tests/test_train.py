@@ -171,7 +171,7 @@ def test_fold_minus_one_trains_on_everybody_and_keeps_the_last_epoch(data: Path,
     assert (sorted(record["trained_on"]), record["validated_on"]) == (["p0", "p1", "p2"], [])
     newest = torch.load(tmp_path / "run" / "models" / "state_checkpoint_epoch=2.pt", weights_only=True)
     kept = torch.load(tmp_path / "run" / "models" / "model.pt", weights_only=True)
-    assert all(torch.equal(kept[key], newest["ema"][key]) for key in kept)
+    assert all(torch.equal(kept[key], newest["ema"][f"module.{key}"]) for key in kept)
 
 
 def test_split_by_slice_trains_on_its_training_slices_and_is_never_shipped(

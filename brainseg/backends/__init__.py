@@ -2,8 +2,8 @@
 
 `torch` is PyTorch as the bundle itself uses it: on a CPU in fp32, and then its masks are those of `monai.bundle run`
 voxel for voxel. `openvino` runs on CPUs. `auto` takes the fastest engine whose masks were measured to agree with those
-of fp32 PyTorch (`scripts/engines.py`): on a GPU `torch`; on a CPU OpenVINO where it is installed and the CPU computes
-in bfloat16, else PyTorch with the network rewritten.
+of fp32 PyTorch (`scripts/engines.py`): on a GPU `torch`; on a CPU OpenVINO where it is installed, else PyTorch with the
+network rewritten; both in bfloat16 where the CPU computes in it.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def engine_for(bundle: Bundle) -> Engine:
         if not has_openvino():
             raise UsageError("--backend", "openvino is not installed", 'pip install "brainseg[openvino]"')
     known = on_cpu and _measured(bundle.network)
-    if backend == "openvino" or (backend == "auto" and known and has_openvino() and has_bfloat16()):
+    if backend == "openvino" or (backend == "auto" and known and has_openvino()):
         from brainseg.backends.openvino import OpenVinoEngine
 
         return OpenVinoEngine(bundle, bf16=has_bfloat16())

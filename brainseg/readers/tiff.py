@@ -88,11 +88,18 @@ def read_tiff(series: Series) -> TiffStack:
     first = slices[0]
     width, height = first.size
     samples, _, inverted = first.kind
-    channels = np.empty((samples, width, height, len(slices)), dtype=np.float32)
+    shape = (samples, width, height, len(slices))
+    stack: NDArray[Any] | None = None
     for z, item in enumerate(slices):
-        with np.errstate(over="ignore"):  # to infinity, which is refused below
-            channels[..., z] = _pixels(item).transpose(2, 1, 0)
-        checked_finite(item.file, channels[..., z])
+        pixels = _pixels(item)
+        if pixels.dtype.kind not in "biu":
+            with np.errstate(over="ignore"):  # to infinity, which is refused
+                pixels = checked_finite(item.file, pixels.astype(np.float32, copy=False))
+        if stack is None:  # of the files' own kind, since small pixels are the quicker to put in their places
+            stack = np.empty(shape, dtype=pixels.dtype)
+        stack[..., z] = pixels.transpose(2, 1, 0)
+    assert stack is not None
+    channels: NDArray[np.float32] = stack.astype(np.float32, copy=False)
     where = first.file.parent if len(slices) > 1 else first.file
     checked_values(where, channels[FLAIR if samples == 3 else 0])
     notes = []

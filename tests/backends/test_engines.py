@@ -187,7 +187,7 @@ def test_the_first_convolution_of_halves_is_in_bfloat16_what_it_was_in_fp32(name
     ("backend", "installed", "bfloat16", "name"),
     [
         ("auto", True, True, "openvino-bf16"),
-        ("auto", True, False, "torch-rewritten-fp32"),
+        ("auto", True, False, "openvino-fp32"),
         ("auto", False, True, "torch-rewritten-bf16"),
         ("auto", False, False, "torch-rewritten-fp32"),
         ("torch", True, True, "torch-fp32"),
@@ -212,7 +212,7 @@ def test_a_network_that_was_never_measured_stays_with_torch_and_has_no_bfloat16(
 
 def test_a_gpu_keeps_torch_and_openvino_is_refused_there(shipped_bundle: Bundle) -> None:
     on_gpu = replace(shipped_bundle, device=torch.device("cuda"))
-    assert on_gpu.engine.name == "torch-bf16"
+    assert on_gpu.engine.name == "torch-fp16"
     with pytest.raises(UsageError, match=r"openvino runs on the CPU; pass --device cpu"):
         engine_for(replace(on_gpu, backend="openvino"))
 
