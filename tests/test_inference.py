@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from monai.data import MetaTensor
 
 from brainseg.bundle import Bundle, open_bundle
 from brainseg.case import TIFF_AFFINE, Case
-from brainseg.inference import segment
+from brainseg.errors import InputError
+from brainseg.inference import segment, segment_cases
 from brainseg.phantom import make_phantom
 
 
@@ -154,3 +156,28 @@ def test_a_head_on_few_of_many_slices_is_not_cut(bundle: Bundle) -> None:
     case.image[:, 76:84, 14:80, 28:29] = 200  # a tumour at the other rim
     result = segment(case, replace(bundle, mask=_threshold_only))
     np.testing.assert_array_equal(result.mask, case.image[1] >= 200)
+
+
+def test_many_cases_are_segmented_as_each_by_itself(bundle: Bundle) -> None:
+    stack = marked((40, 48, 5), TIFF_AFFINE, None)
+    cases = [stack, marked((64, 40, 4), TIFF_AFFINE, None), replace(stack, apart=True)]
+    both = [bundle, replace(bundle, threshold=0.4)]
+    for given in (bundle, both):
+        results = list(segment_cases(iter(cases), given))
+        assert len(results) == len(cases)
+        for result, case in zip(results, cases, strict=True):
+            alone = segment(case, given)
+            np.testing.assert_array_equal(result.mask, alone.mask)
+            np.testing.assert_array_equal(result.probability, alone.probability)
+            assert (result.bundle, result.spacing_mm) == (alone.bundle, alone.spacing_mm)
+
+
+def test_a_case_that_cannot_be_read_ends_the_cases_in_its_turn(bundle: Bundle) -> None:
+    def cases() -> Iterator[Case]:
+        yield marked((40, 48, 5), TIFF_AFFINE, None)
+        raise InputError("second", "is damaged", "copy it again")
+
+    results = segment_cases(cases(), bundle)
+    assert next(results).mask.any()
+    with pytest.raises(InputError, match="second"):
+        next(results)
