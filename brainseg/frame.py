@@ -57,12 +57,12 @@ class _Whole:
 
     def back(self, logits: torch.Tensor) -> torch.Tensor:
         try:
-            return self._probability(self._data, logits)
+            return self._probability(logits)
         except torch.cuda.OutOfMemoryError:
-            return self._probability({**self._data, "image": self.image.cpu()}, logits.cpu())
+            return self._probability(logits.cpu())
 
-    def _probability(self, data: dict[str, Any], logits: torch.Tensor) -> torch.Tensor:
-        return self._bundle.probability({**data, "pred": logits})["pred"].cpu()  # type: ignore[no-any-return]
+    def _probability(self, logits: torch.Tensor) -> torch.Tensor:
+        return self._bundle.probability({**self._data, "pred": logits})["pred"].cpu()  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)

@@ -102,12 +102,10 @@ class _Steps:
         from brainseg.frame import framed
 
         started = time.perf_counter()
-        slices = [replace(case, image=case.image[..., z : z + 1]) for z in range(case.shape[2])]
-        parts = [
-            [_Look(bundle, framed(_in_mm(part, bundle), bundle)) for bundle in self._bundles]
-            for part in (slices if case.apart else [case])
-        ]
-        return _Passing(case, parts, time.perf_counter() - started)
+        alone = range(case.shape[2]) if case.apart else []
+        parts = [replace(case, image=case.image[..., z : z + 1]) for z in alone] or [case]
+        looks = [[_Look(bundle, framed(_in_mm(part, bundle), bundle)) for bundle in self._bundles] for part in parts]
+        return _Passing(case, looks, time.perf_counter() - started)
 
     def seen(self, passing: _Passing) -> _Passing:
         """Step 2: what the networks say of it."""

@@ -90,7 +90,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 def parsed(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder of patients, each a folder of TIFF slices")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        help="folder of patients, each a folder of TIFF slices; part training needs their masks",
+    )
     parser.add_argument("--peers", type=Path, help="folder for the peers' virtual environment")
     parser.add_argument("--out", type=Path, help="keep what the engines wrote here (a new folder)")
     parser.add_argument("--patients", type=int, default=8, help="how many, evenly spaced by name (default 8)")
@@ -148,7 +153,7 @@ def ratios(machine: Machine, given: argparse.Namespace, data: Path, out: Path) -
     if machine.peers is not None:
         bundles[TRAINED_BY_NOBODY] = machine.untrained(TRAINED_BY_NOBODY, out)
     engines = [one for name, root in bundles.items() for one in engines_of(name, root, machine, quick=given.quick)]
-    engines = [one for one in engines if one.runner in (given.runner or [one.runner])]
+    engines = [one for one in engines if not given.runner or one.runner in given.runner]
     runs, failed = in_turns(machine, engines, data, given.rounds, warm_up=not given.quick)
     slices = sum(1 for _ in data.rglob("*.tif"))
     for name in bundles:

@@ -13,7 +13,7 @@ from torch import nn
 
 from brainseg.backends.memory import keep_memory
 from brainseg.backends.rewrite import SIDE, rewritten
-from brainseg.backends.torch import TorchEngine
+from brainseg.backends.torch import TorchEngine, channels_last
 
 if TYPE_CHECKING:
     from brainseg.bundle import Bundle
@@ -100,11 +100,6 @@ class SliceEngine:
         result = logits[place : place + 1].repeat(len(slices), 1, 1, 1)
         result[wanted] = logits
         return result
-
-
-def channels_last(image: torch.Tensor) -> torch.Tensor:
-    """`image` `(N, C, H, W)` as convolutions on a CPU like it best."""
-    return image.contiguous(memory_format=torch.channels_last)
 
 
 def unsure(logits: torch.Tensor, level: float) -> torch.Tensor:

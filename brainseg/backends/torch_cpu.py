@@ -10,7 +10,8 @@ from torch import nn
 
 from brainseg.backends.memory import keep_memory
 from brainseg.backends.rewrite import divided
-from brainseg.backends.slices import SliceEngine, channels_last
+from brainseg.backends.slices import SliceEngine
+from brainseg.backends.torch import channels_last
 
 if TYPE_CHECKING:
     from brainseg.bundle import Bundle

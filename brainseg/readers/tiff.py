@@ -87,18 +87,14 @@ def read_tiff(series: Series) -> TiffStack:
     slices = _slices(series.files)
     first = slices[0]
     width, height = first.size
-    samples, _, inverted = first.kind
-    shape = (samples, width, height, len(slices))
-    stack: NDArray[Any] | None = None
+    samples, kind, inverted = first.kind
+    whole = np.dtype(kind).kind in "biu"
+    # Whole numbers stay of the files' own kind here, since small pixels are the quicker to put in their places.
+    stack = np.empty((samples, width, height, len(slices)), dtype=kind if whole else np.float32)
     for z, item in enumerate(slices):
-        pixels = _pixels(item)
-        if pixels.dtype.kind not in "biu":
-            with np.errstate(over="ignore"):  # to infinity, which is refused
-                pixels = checked_finite(item.file, pixels.astype(np.float32, copy=False))
-        if stack is None:  # of the files' own kind, since small pixels are the quicker to put in their places
-            stack = np.empty(shape, dtype=pixels.dtype)
-        stack[..., z] = pixels.transpose(2, 1, 0)
-    assert stack is not None
+        with np.errstate(over="ignore"):  # to infinity, which is refused
+            pixels = _pixels(item).astype(stack.dtype, copy=False)
+        stack[..., z] = (pixels if whole else checked_finite(item.file, pixels)).transpose(2, 1, 0)
     channels: NDArray[np.float32] = stack.astype(np.float32, copy=False)
     where = first.file.parent if len(slices) > 1 else first.file
     checked_values(where, channels[FLAIR if samples == 3 else 0])

@@ -9,7 +9,6 @@ time in which it computed.
 from __future__ import annotations
 
 import json
-import os
 import sys
 import tempfile
 import threading
@@ -20,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tifffile
 import torch
-from common import Job, open_network, read_job, tiff_slices
-from PIL import Image
+from common import Job, normalised, open_network, read_job, tiff_slices
 
 BATCH = 16
 WINDOW = (160, 192)
@@ -53,15 +52,13 @@ class Pace:
             threading.Thread(target=self._watch, daemon=True).start()
         return self.steps == WARM_UP[self.device.type] + STEPS[self.device.type]
 
-    def report(self) -> dict[str, Any]:
-        """What is printed: `seconds` is the time of a slice."""
+    def report(self) -> None:
+        """Prints `seconds`, the time of a slice, and how `busy` the GPU was."""
         self._wait()
         taken = time.perf_counter() - self.started
         self._stop.set()
-        return {
-            "seconds": taken / STEPS[self.device.type] / BATCH,
-            "busy": float(np.median(self.busy)) if self.busy else None,
-        }
+        busy = float(np.median(self.busy)) if self.busy else None
+        print(json.dumps({"seconds": taken / STEPS[self.device.type] / BATCH, "busy": busy}), flush=True)
 
     def _wait(self) -> None:
         if self.device.type == "cuda":
@@ -102,8 +99,8 @@ def brainseg(job: Job, pace: Pace) -> None:
 
         def count(engine: Any) -> None:
             if pace.step():
-                print(json.dumps(pace.report()), flush=True)
-                os._exit(0)  # without the validation at the end of an epoch
+                pace.report()
+                engine.terminate()
 
         from ignite.engine import Events
 
@@ -112,17 +109,12 @@ def brainseg(job: Job, pace: Pace) -> None:
 
 
 def slices_of(patients: list[Path]) -> Iterator[dict[str, Any]]:
-    """Image `(3, X, Y)` over the mean of its head and label `(1, X, Y)` of every slice, in memory."""
+    """Image `(3, X, Y)`, scaled as the bundles do, and label `(1, X, Y)` of every slice, in memory."""
     for patient in patients:
-        for file in tiff_slices(patient):
-            image = np.asarray(Image.open(file), np.float32).T / 255
-            label = np.asarray(Image.open(file.with_name(f"{file.stem}_mask.tif"))).T[None] > 0
-            head = [channel[channel > channel.mean()] for channel in image]
-            means = [channel.mean() if channel.size else 1.0 for channel in head]
-            yield {
-                "image": torch.from_numpy(image / np.array(means, np.float32)[:, None, None]),
-                "label": torch.from_numpy(label.astype(np.float32)),
-            }
+        files = tiff_slices(patient)
+        for file, image in zip(files, normalised(np.stack([tifffile.imread(one) for one in files])), strict=True):
+            label = tifffile.imread(file.with_name(f"{file.stem}_mask.tif"))[None] > 0
+            yield {key: torch.from_numpy(a.astype(np.float32)).mT for key, a in (("image", image), ("label", label))}
 
 
 def stock(job: Job, pace: Pace) -> None:
@@ -176,7 +168,7 @@ def stock(job: Job, pace: Pace) -> None:
             scaler.update()
             loss.item()  # for the log
             if pace.step():
-                print(json.dumps(pace.report()), flush=True)
+                pace.report()
                 return
 
 
