@@ -21,6 +21,7 @@ LARGE = 0.5  # slices with so much of the largest cross-section count
 BOTH = 0.1  # with so much of a lesion on either side of the plane it lies on both
 STARTS_DEG, STEEPEST_DEG = (-12.0, 0.0, 12.0), 30.0
 FEWEST_POINTS = 40
+ALL, ROUGHLY = slice(None), slice(None, None, 4)  # of the outline's points: for the plane, and to find where to begin
 MOST_OFF = 0.06  # of the head's width: an outline that mirrors no better has no plane
 LEFT, RIGHT, ACROSS = "left", "right", "both"
 
@@ -101,33 +102,25 @@ def _symmetry(head: NDArray[np.bool_], pixel: NDArray[np.float64]) -> Sequence[f
     centre, middle = places.mean(axis=0), points[:, 2].mean()
     heights = (points[:, 2] - middle) / max(1.0, np.ptp(points[:, 2]))
 
-    def off(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """How far each point, mirrored, is from the outline."""
+    def off(values: NDArray[np.float64], some: slice) -> NDArray[np.float64]:
+        """How far each point, or some of them, is from the outline once it is mirrored."""
         shift, angle, lean = values
         normal = np.array([np.cos(angle), np.sin(angle)])
-        distance = (places - centre) @ normal - shift - lean * heights
-        mirrored = (places - 2 * distance[:, None] * normal) / pixel
+        distance = (places[some] - centre) @ normal - shift - lean * heights[some]
+        mirrored = (places[some] - 2 * distance[:, None] * normal) / pixel
         apart: NDArray[np.float64] = ndimage.map_coordinates(
-            far, np.vstack([mirrored.T, points[:, 2]]), order=1, mode="nearest"
+            far, np.vstack([mirrored.T, points[some, 2]]), order=1, mode="nearest"
         )
         return apart
 
     width = float(np.ptp(places[:, 0]))
     steepest = np.deg2rad(STEEPEST_DEG)
     bounds = ([-width, -steepest, -width], [width, steepest, width])
-    fits = [
-        optimize.least_squares(
-            off,
-            (0.0, np.deg2rad(start), 0.0),
-            bounds=bounds,
-            loss="soft_l1",
-            f_scale=float(pixel[0]),
-            x_scale=(5, 0.1, 5),
-        )
-        for start in STARTS_DEG
-    ]
-    best = min(fits, key=lambda fit: fit.cost)
-    if np.median(np.abs(off(best.x))) > MOST_OFF * width:
+    robust: dict[str, Any] = {"loss": "soft_l1", "f_scale": float(pixel[0]), "x_scale": (5, 0.1, 5), "bounds": bounds}
+    starts = [(0.0, np.deg2rad(start), 0.0) for start in STARTS_DEG]
+    rough = [optimize.least_squares(off, start, args=(ROUGHLY,), ftol=1e-4, **robust) for start in starts]
+    best = optimize.least_squares(off, min(rough, key=lambda fit: fit.cost).x, args=(ALL,), **robust)
+    if np.median(np.abs(off(best.x, ALL))) > MOST_OFF * width:
         return None
     shift, angle, lean = best.x
     a, b = np.cos(angle), np.sin(angle)

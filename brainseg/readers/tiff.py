@@ -58,6 +58,7 @@ class _Slice:
     Attributes:
         kind: samples (1 or 3 without alpha), sample format and bits, whether white is 0: alike in all slices.
         orientation: TIFF's Orientation tag, 1 to 8.
+        page: the only one, as tifffile has it, of a file that is closed.
     """
 
     file: Path
@@ -66,6 +67,7 @@ class _Slice:
     samples: int
     kind: tuple[int, str, bool]
     orientation: int
+    page: TiffPage
 
     @property
     def size(self) -> tuple[int, int]:
@@ -150,8 +152,11 @@ def _slices(files: Sequence[Path], *, mask: bool = False) -> list[_Slice]:
         raise InputError("TIFF series", "holds no files", "give a folder of TIFF slices")
     slices = []
     for file in files:
-        with _opened(file) as tiff:
-            slices.append(_judged(file, tiff, mask))
+        with _readable(file):
+            if file.stat().st_size == 0:
+                raise InputError(file, "is empty", "copy it again")
+            with tifffile.TiffFile(file) as tiff:
+                slices.append(_judged(file, tiff, mask))
     first = slices[0]
     for item in slices[1:]:
         for what, own, others in (
@@ -179,13 +184,10 @@ def _shown(value: int | tuple[Any, ...]) -> str:
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[tifffile.TiffFile]:
-    """The file, and whatever tifffile raises while it is read as an InputError."""
+def _readable(file: Path) -> Iterator[None]:
+    """Whatever tifffile raises while the file is read as an InputError."""
     try:
-        if file.stat().st_size == 0:
-            raise InputError(file, "is empty", "copy it again")
-        with tifffile.TiffFile(file) as tiff:
-            yield tiff
+        yield
     except InputError:
         raise
     except PermissionError as error:
@@ -218,7 +220,7 @@ def _judged(file: Path, tiff: tifffile.TiffFile, mask: bool) -> _Slice:
     if page.dtype is None:  # _refuse_colours leaves only what tifffile can decode
         raise InputError(file, "has pixels of an unknown kind", SAVE_GREY)
     kind = (_ALPHA.get(samples, samples), str(page.dtype), white_is_0)
-    return _Slice(file, columns, rows, samples, kind, orientation)
+    return _Slice(file, columns, rows, samples, kind, orientation, page)
 
 
 def _only_page(file: Path, tiff: tifffile.TiffFile) -> TiffPage:
@@ -293,8 +295,9 @@ def _refuse_other_frames(file: Path, page: TiffPage) -> None:
 
 def _pixels(item: _Slice) -> NDArray[Any]:
     """The pixels of one file, (Y, X, 1 or 3) in display order, without alpha."""
-    with _opened(item.file) as tiff:
-        page = _only_page(item.file, tiff)
+    page = item.page
+    with _readable(item.file), page.parent.filehandle as handle:
+        handle.open()
         decoded = np.empty(page.shaped, dtype=page.dtype)
         for part, (plane, _, row, column, _), (_, high, wide, _) in page.segments():
             high, wide = min(high, item.rows - row), min(wide, item.columns - column)  # tiles reach over the border

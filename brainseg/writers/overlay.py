@@ -23,6 +23,7 @@ from brainseg.writers.atomic import replacing
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from PIL.Image import Image as Picture
 
 MASK_COLOUR = "#ffb000"  # with the cyan, apart in every common form of colour blindness
 TRUTH_COLOUR = "#22d3ee"
@@ -34,6 +35,7 @@ NOTICE = "Research use only, not a diagnosis"
 MOST_SLICES = 20
 FEWEST_SLICES = 12
 DPI = 120
+COMPRESSION = 3  # of PNG: more takes longer and saves little
 
 _LABEL: dict[str, Any] = {"color": TEXT_COLOUR, "va": "bottom"}
 
@@ -67,7 +69,10 @@ def contour_figure(
     figure = Figure(figsize=(4.0, height + 0.55), dpi=100, facecolor=BACKGROUND)
     axes = figure.add_axes((0.0, 0.0, 1.0, height / (height + 0.55)))
     low, high = (float(bound) for bound in (np.min(flair2d), np.max(flair2d)))
-    _draw(axes, np.asarray(flair2d), np.asarray(mask2d) != 0, truth2d, aspect, (low, max(high, low + 1e-6)))
+    place = _show(axes, np.asarray(flair2d), aspect, (low, max(high, low + 1e-6)))
+    for contour, colour, style in ((truth2d, TRUTH_COLOUR, "dashed"), (mask2d, MASK_COLOUR, "solid")):
+        if contour is not None:
+            _contour(axes, np.asarray(contour) != 0, colour, 1.2, style, place)
     sides(axes, size=9)
     first, second = (1 - inches / (height + 0.55) for inches in (0.16, 0.4))
     figure.text(0.03, first, drawable(title, 48), color=TEXT_COLOUR, size=9, va="center", parse_math=False)
@@ -122,7 +127,7 @@ def overlay_png(slices: Sequence[AxialSlice], name: str, words: str) -> bytes:
     areas = [int(np.count_nonzero(one.mask)) or _truth_area(one) for one in slices]
     chosen = choose_slices(areas, [bool((one.flair > 0.1).mean() > 0.02) for one in slices])
     main = max(chosen, key=lambda k: areas[k]) if any(areas) else chosen[len(chosen) // 2]
-    return figure_png(_montage([slices[k] for k in chosen], slices[main], words, name), DPI)
+    return _montage([slices[k] for k in chosen], slices[main], words, name)
 
 
 def choose_slices(
@@ -167,9 +172,14 @@ def volume_words(mask: NDArray[Any], spacing_mm: Spacing | None, truth: NDArray[
     return words + ("" if spacing_mm is not None else " (voxel size unknown)")
 
 
-def _montage(shown: Sequence[AxialSlice], main: AxialSlice, words: str, name: str) -> Figure:
-    """All of `shown` small in a grid, `main` large to their left, words above and below."""
+def _montage(shown: Sequence[AxialSlice], main: AxialSlice, words: str, name: str) -> bytes:
+    """All of `shown` small in a grid, `main` large to their left, words above and below.
+
+    Images of axes are slow, so that matplotlib draws lines and words alone, over slices that are there already.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from PIL import Image
 
     rows_of_pixels, columns_of_pixels = head_box(shown)
     pixels_high = (rows_of_pixels.stop - rows_of_pixels.start) * main.aspect
@@ -182,8 +192,11 @@ def _montage(shown: Sequence[AxialSlice], main: AxialSlice, words: str, name: st
     head, foot, gap = 0.62, 0.38, 0.03
     width, height = (large + columns) * (tile + gap) + gap, rows * (high + gap) + gap + head + foot
     width = max(width, 7.0)
-    figure = Figure(figsize=(width, height), facecolor=BACKGROUND)
+    figure = Figure(figsize=(width, height), dpi=DPI, facecolor="none")
+    drawing = FigureCanvasAgg(figure)
+    picture = Image.new("RGB", drawing.get_width_height(), BACKGROUND)
     page = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(0, height), autoscale_on=False)  # one: Axes are slow
+    page.set_axis_off()
 
     def place_at(left: float, top: float, scale: float) -> Place:
         wide, tall = scale * (tile + gap) - gap, scale * (high + gap) - gap
@@ -191,14 +204,16 @@ def _montage(shown: Sequence[AxialSlice], main: AxialSlice, words: str, name: st
 
     box = rows_of_pixels, columns_of_pixels
     big = place_at(gap, gap, large)
-    draw_slice(page, main, box, line=1.3, place=big)
+    _paint(picture, main.flair[box], big)
+    _contours(page, main, box, 1.3, big)
     sides(page, size=13, place=big)
     _scale_bar(page, main, pixels_wide, big)
     page.text(*big.at(0.98, 0.02), f"slice {main.number} of {main.count}", ha="right", **_LABEL, size=8)
     for number, one in enumerate(shown):
         left = gap + (large + number % columns) * (tile + gap)
         small = place_at(left, gap + number // columns * (high + gap), 1)
-        draw_slice(page, one, box, line=0.8, place=small)
+        _paint(picture, one.flair[box], small)
+        _contours(page, one, box, 0.8, small)
         sides(page, size=6, place=small)
         colour = MASK_COLOUR if one.mask.any() else FAINT_COLOUR
         page.text(*small.at(0.97, 0.03), str(one.number), ha="right", **_LABEL | {"color": colour}, size=7)
@@ -210,46 +225,64 @@ def _montage(shown: Sequence[AxialSlice], main: AxialSlice, words: str, name: st
     figure.text(margin, 0.19 / height, NOTICE, color=FAINT_COLOUR, size=7.5, va="center")
     view = "FLAIR, axial, radiological view (R = patient's right), foot to head"
     figure.text(1 - margin, 0.19 / height, view, color=FAINT_COLOUR, size=7.5, va="center", ha="right")
-    return figure
+    drawing.draw()  # type: ignore[no-untyped-call]
+    drawn = Image.fromarray(np.asarray(drawing.buffer_rgba()))  # type: ignore[no-untyped-call]
+    picture.paste(drawn, mask=drawn)
+    content = io.BytesIO()
+    picture.save(content, "png", compress_level=COMPRESSION)
+    return content.getvalue()
 
 
-def draw_slice(axes: Axes, one: AxialSlice, box: tuple[slice, slice], line: float, place: Place | None = None) -> None:
-    """The part of a slice that `box` cuts out, with its contours in lines of `line` points; without `place` it is all
-    that the axes show."""
-    truth = None if one.truth is None else one.truth[box]
-    _draw(axes, one.flair[box], one.mask[box], truth, one.aspect, (0.0, 1.0), line, place)
+def draw_slice(axes: Axes, one: AxialSlice, box: tuple[slice, slice], line: float) -> None:
+    """The part of a slice that `box` cuts out, as all that the axes show, with contours in lines of `line` points."""
+    place = _show(axes, one.flair[box], one.aspect, (0.0, 1.0))
+    _contours(axes, one, box, line, place)
 
 
-def _draw(
-    axes: Axes,
-    flair: NDArray[Any],
-    mask: NDArray[np.bool_],
-    truth: NDArray[Any] | None,
-    aspect: float,
-    window: tuple[float, float],
-    line: float = 1.2,
-    place: Place | None = None,
-) -> None:
-    rows, columns = mask.shape
-    if place is None:
-        place = Place(0, 0, columns, rows * aspect)
-        axes.set(xlim=(0, place.width), ylim=(0, place.height), aspect="equal", autoscale_on=False)
-    extent = (place.left, place.left + place.width, place.bottom, place.bottom + place.height)
-    options: dict[str, Any] = {"aspect": axes.get_aspect(), "interpolation": "bilinear", "extent": extent}
-    axes.imshow(flair, cmap="gray", vmin=window[0], vmax=window[1], **options)
-    if truth is not None:
-        _contour(axes, np.asarray(truth) != 0, TRUTH_COLOUR, line, "dashed", place)
-    _contour(axes, mask, MASK_COLOUR, line, "solid", place)
+def _show(axes: Axes, flair: NDArray[Any], aspect: float, window: tuple[float, float]) -> Place:
+    rows, columns = flair.shape
+    place = Place(0, 0, columns, rows * aspect)
+    axes.set(xlim=(0, place.width), ylim=(0, place.height), aspect="equal", autoscale_on=False)
     axes.set_axis_off()
+    extent = (0, place.width, 0, place.height)
+    axes.imshow(flair, cmap="gray", vmin=window[0], vmax=window[1], interpolation="bilinear", extent=extent)
+    return place
+
+
+def _paint(picture: Picture, flair: NDArray[Any], place: Place) -> None:
+    """A slice (0 to 1) at `place`, in inches, of a `picture`."""
+    from PIL import Image
+
+    left, right = round(place.left * DPI), round((place.left + place.width) * DPI)
+    top, bottom = (picture.height - round(up * DPI) for up in (place.bottom + place.height, place.bottom))
+    grey = Image.fromarray(np.round(flair * 255).astype(np.uint8))
+    picture.paste(grey.resize((right - left, bottom - top), Image.Resampling.BILINEAR), (left, top))
+
+
+def _contours(axes: Axes, one: AxialSlice, box: tuple[slice, slice], line: float, place: Place) -> None:
+    if one.truth is not None:
+        _contour(axes, np.asarray(one.truth[box]) != 0, TRUTH_COLOUR, line, "dashed", place)
+    _contour(axes, one.mask[box], MASK_COLOUR, line, "solid", place)
 
 
 def _contour(axes: Axes, mask: NDArray[np.bool_], colour: str, line: float, style: str, place: Place) -> None:
+    from matplotlib.collections import LineCollection
+
+    rings = [
+        np.stack(place.at(columns / mask.shape[1], 1 - rows / mask.shape[0]), -1)
+        for rows, columns in (ring.T for ring in outlines(mask))
+    ]
+    axes.add_collection(LineCollection(rings, colors=[colour], linewidths=line, linestyles=style), autolim=False)
+
+
+def outlines(mask: NDArray[np.bool_]) -> list[NDArray[np.float64]]:
+    """Closed lines around a mask, each `(points, 2)`; pixel (row, column) covers the square from there to one more."""
+    from skimage.measure import find_contours
+
     if not mask.any():
-        return
-    padded = np.pad(mask.astype(np.float32), 1)  # so that a mask at the border still has a closed outline
-    across, down = ((np.arange(-1, size + 1) + 0.5) / size for size in mask.shape[::-1])
-    x, y = place.at(across, 1 - down)
-    axes.contour(x, y, padded, levels=[0.5], colors=[colour], linewidths=line, linestyles=style)
+        return []
+    # padded, so that a mask at the border still has a closed outline
+    return [ring - 0.5 for ring in find_contours(np.pad(mask.astype(np.float32), 1), 0.5)]
 
 
 def sides(axes: Axes, size: float, place: Place | None = None) -> None:
@@ -304,6 +337,6 @@ def figure_png(figure: Figure, dpi: float) -> bytes:
         dpi=dpi,
         facecolor=figure.get_facecolor(),
         metadata={"Software": None},
-        pil_kwargs={"compress_level": 3},
+        pil_kwargs={"compress_level": COMPRESSION},
     )
     return content.getvalue()

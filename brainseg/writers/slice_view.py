@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainseg.axial import AxialSlice
-from brainseg.writers.overlay import MASK_COLOUR, TEXT_COLOUR, TRUTH_COLOUR
+from brainseg.writers.overlay import MASK_COLOUR, TEXT_COLOUR, TRUTH_COLOUR, outlines
 
 Box = tuple[slice, slice]
 
@@ -55,10 +55,5 @@ def _outline(mask: NDArray[np.bool_], aspect: float, colour: str, dashes: str) -
 
 
 def _rings(mask: NDArray[np.bool_], aspect: float) -> Iterator[str]:
-    from skimage.measure import find_contours
-
-    if not mask.any():
-        return
-    padded = np.pad(mask.astype(np.float32), 1)  # so that a mask at the border still has a closed outline
-    for ring in find_contours(padded, 0.5):
-        yield "M" + "L".join(f"{column - 0.5:.1f} {(row - 0.5) * aspect:.2f}" for row, column in ring) + "Z"
+    for ring in outlines(mask):
+        yield "M" + "L".join(f"{column:.1f} {row * aspect:.2f}" for row, column in ring) + "Z"

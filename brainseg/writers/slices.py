@@ -121,5 +121,5 @@ def sheet_picture(tiles: Sequence[Tiles] | Tiles, sheet: Sheet) -> Image:
 def webp(picture: Image, quality: int) -> bytes:
     """A grey picture as WebP, about half as large as a JPEG that looks the same."""
     content = io.BytesIO()
-    picture.convert("RGB").save(content, "WEBP", quality=quality, method=4)
+    picture.convert("RGB").save(content, "WEBP", quality=quality, method=2)
     return content.getvalue()
