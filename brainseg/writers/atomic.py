@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -38,21 +38,39 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         MachineError: if `path` is a symbolic link, or disk or permissions do not allow the file.
     """
-    refuse_link(path)
-    partial = path.with_name(f"{PARTIAL_PREFIX}{secrets.token_hex(6)}{''.join(path.suffixes[-2:])}")
+    with replacing_all([path]) as (partial,):
+        yield partial
+
+
+@contextmanager
+def replacing_all(paths: Sequence[Path]) -> Iterator[list[Path]]:
+    """As `replacing`, for files that are renamed once all of them are on the disk, which takes less waiting for it."""
+    for path in paths:
+        refuse_link(path)
+    partials = {
+        path.with_name(f"{PARTIAL_PREFIX}{secrets.token_hex(6)}{''.join(path.suffixes[-2:])}"): path for path in paths
+    }
+    folders = dict.fromkeys(path.parent for path in paths)
     try:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial.touch(exist_ok=False)
-            yield partial
-            _flush(partial)
-            partial.replace(path)
-            _flush(path.parent)
+            for folder in folders:
+                folder.mkdir(parents=True, exist_ok=True)
+            for partial in partials:
+                partial.touch(exist_ok=False)
+            yield list(partials)
+            for partial in partials:
+                _flush(partial)
+            for partial, path in partials.items():
+                partial.replace(path)
+            for folder in folders:
+                _flush(folder)
         finally:
-            partial.unlink(missing_ok=True)
+            for partial in partials:
+                partial.unlink(missing_ok=True)
     except OSError as error:
         if error.errno not in _CAUSES:
             raise
+        path = partials.get(Path(str(error.filename)), paths[0])
         raise MachineError(path, *caused(error.errno)) from error
 
 

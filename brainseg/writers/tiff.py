@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from brainseg.case import Case
 from brainseg.errors import InputError
-from brainseg.writers.atomic import replacing
+from brainseg.writers.atomic import replacing_all
 
 
 def write_tiff_masks(folder: Path, case: Case, mask: NDArray[Any]) -> list[Path]:
@@ -26,6 +26,8 @@ def write_tiff_masks(folder: Path, case: Case, mask: NDArray[Any]) -> list[Path]
         InputError: if two slices would have the same mask file.
         ValueError: if `mask` or `case.files` does not fit the case's grid.
     """
+    import tifffile
+
     if np.shape(mask) != case.shape:
         raise ValueError(f"mask must have the case's shape {case.shape}, got {np.shape(mask)}")
     slices = np.where(np.transpose(mask, (2, 1, 0)) != 0, 255, 0).astype(np.uint8)
@@ -36,13 +38,8 @@ def write_tiff_masks(folder: Path, case: Case, mask: NDArray[Any]) -> list[Path]
         raise ValueError(f"expected one file for each of {len(slices)} slices, got {len(case.files)}")
     elif len(pages) != len(slices):
         raise InputError(case.name, "two slices differ only in their suffix", "give one file for each slice")
-    for path, page in pages.items():
-        _write(path, page)
+    with replacing_all(list(pages)) as partials:
+        for partial, page in zip(partials, pages.values(), strict=True):
+            # no description and no software tag: equal masks give equal bytes
+            tifffile.imwrite(partial, page, photometric="minisblack", metadata=None, software=False)
     return list(pages)
-
-
-def _write(path: Path, pages: NDArray[np.uint8]) -> None:
-    import tifffile
-
-    with replacing(path) as partial:  # no description and no software tag: equal masks give equal bytes
-        tifffile.imwrite(partial, pages, photometric="minisblack", metadata=None, software=False)
