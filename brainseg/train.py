@@ -221,6 +221,8 @@ def train(run: Run, data: Path, *, resume: bool = False) -> Path:
         workflow_type="train",
         **overrides,
     )
+    if run.settings.get("amp"):
+        warn_of_emulation()
     workflow.initialize()
     with faults_of_machine(run.root):
         workflow.run()
@@ -241,6 +243,16 @@ def train(run: Run, data: Path, *, resume: bool = False) -> Path:
         cause = f"the loss was no number in epoch {stopped.epoch}, so training stopped there"
         raise BrainsegError(run.root, cause, "its last good weights are kept; lower learning_rate, and --resume")
     return best
+
+
+def warn_of_emulation() -> None:
+    """Tells the log where `amp` would make a training slower by far: on a CPU that does not compute in bfloat16."""
+    import torch
+
+    from brainseg.backends import has_bfloat16
+
+    if not torch.cuda.is_available() and not has_bfloat16():
+        log.warning("amp: this CPU does not compute in bfloat16 and takes many times as long with it; leave amp out")
 
 
 def _one_slice_each(name: str) -> dict[str, int]:

@@ -2,7 +2,7 @@
 """Train every bundle on every fold, score them patient by patient, and print the table.
 
     python scripts/train_all.py --data kaggle_3m --out runs
-    python scripts/train_all.py --data kaggle_3m --out runs --minutes 25 --jobs 2 amp=true    (two cores)
+    python scripts/train_all.py --data kaggle_3m --out runs --minutes 25 --jobs 2 amp=true    (two cores with bfloat16)
     python scripts/train_all.py --data kaggle_3m --out runs --bundle residual_unet --fold 0 --fold 1
     python scripts/train_all.py --data kaggle_3m --out runs --fold -1                (final weights, on all patients)
 

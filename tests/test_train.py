@@ -14,6 +14,7 @@ from command import brainseg
 
 from brainseg.bundle import open_bundle
 from brainseg.phantom import make_phantom, write_phantom_tiff
+from brainseg.train import warn_of_emulation
 
 SHIP = Path(__file__).resolve().parents[1] / "scripts" / "ship_weights.py"
 
@@ -154,6 +155,16 @@ def test_chance_is_another_in_every_epoch_and_the_same_in_every_run() -> None:
     assert len(together.flatten().unique()) > 19_980  # of 20,000, with the ties of float32
     assert together.mean(0).sub(0.5).abs().max() < 4 * (1 / 12 / 400) ** 0.5  # evenly, whichever draw of an epoch it is
     assert torch.corrcoef(together[:, :2].T)[0, 1].abs() < 0.2
+
+
+@pytest.mark.parametrize(("gpu", "bfloat16", "told"), [(False, False, 1), (False, True, 0), (True, False, 0)])
+def test_amp_on_a_cpu_without_bfloat16_is_warned_of(
+    gpu: bool, bfloat16: bool, told: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr("brainseg.backends.has_bfloat16", lambda: bfloat16)
+    warn_of_emulation()
+    assert [record.message.startswith("amp: this CPU") for record in caplog.records] == [True] * told
 
 
 def test_a_setting_that_does_not_exist_is_a_usage_error(data: Path, tmp_path: Path) -> None:
