@@ -88,8 +88,9 @@ def turned_head(flair: NDArray[Any], affine: NDArray[np.float64], width: int, sl
     steps = np.empty(3)
     steps[native[:, 0].astype(int)] = np.linalg.norm(affine[:3, :3], axis=0)
     thin = [max(1, round(size / most)) for size, most in zip(whole.shape, (width, width, slices), strict=True)]
-    smooth = ndimage.uniform_filter(whole.astype(np.float32), (thin[0], thin[1], 1))
-    image = smooth[thin[0] // 2 :: thin[0], thin[1] // 2 :: thin[1], thin[2] // 2 :: thin[2]]
+    some = whole[..., thin[2] // 2 :: thin[2]].astype(np.float32, copy=False)
+    smooth = ndimage.uniform_filter(some, (thin[0], thin[1], 1))
+    image = smooth[thin[0] // 2 :: thin[0], thin[1] // 2 :: thin[1]]
     image = np.nan_to_num(image - min(0.0, float(image.min())))
     brightest = float(np.percentile(image, 99.8))
     image = np.clip(image, 0, brightest)

@@ -130,7 +130,9 @@ def _write_case(
 ) -> tuple[CohortRow, list[str], Midline | None]:
     """The case's row, what there is to say of formats that were left out, and the midline of the head."""
     from brainseg.axial import axial_slices
+    from brainseg.backends.memory import release_memory
     from brainseg.bundle import shipped
+    from brainseg.frame import LARGE_VOXELS
     from brainseg.measures import case_confidence, find_lesions, volume_ml
     from brainseg.midline import midline_of
     from brainseg.presence import slice_presence
@@ -139,9 +141,11 @@ def _write_case(
     from brainseg.writers.formats import write_formats
     from brainseg.writers.nifti import write_mask, write_probability
     from brainseg.writers.overlay import write_overlay
-    from brainseg.writers.slices import SLICES, write_sheet
+    from brainseg.writers.slices import SLICES, in_eight_bits, write_tiles
     from brainseg.writers.tables import write_lesions, write_slices
 
+    if result.mask.size > LARGE_VOXELS:
+        release_memory()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / RECORD).unlink(missing_ok=True)
     midline = midline_of(case)
@@ -155,9 +159,12 @@ def _write_case(
     write_lesions(folder / "lesions.csv", lesions)
     presence = slice_presence(result.mask, result.probability, case.affine, case.spacing_mm, bundle.presence)
     write_slices(folder / "slices.csv", presence)
+    flags = flags_of(case, result, lesions, confidence, certain=job.patient.certain, left_out=bool(left_out))
     slices = list(axial_slices(case, result.mask))
     write_overlay(folder / "overlay.png", case, result.mask, slices=slices)
-    write_sheet(folder / SLICES, [one.flair for one in slices])
+    tiles = [in_eight_bits(one.flair) for one in slices]
+    del slices  # four times as large as these
+    write_tiles(folder / SLICES, tiles)
     volume = volume_ml(result.mask, case.spacing_mm) if case.spacing_mm else None
     alone = result.bundle == bundle.name and bundle.root == shipped().get(bundle.name)
     low, high = volume_interval(volume, bundle.name if alone else "")
@@ -168,7 +175,7 @@ def _write_case(
         volume_voxels=int(result.mask.sum()),
         lesions=len(lesions),
         confidence=round(confidence, 4),
-        flags=flags_of(case, result, lesions, confidence, certain=job.patient.certain, left_out=bool(left_out)),
+        flags=flags,
         seconds=0.0,
         input=job.shown,
         error="",

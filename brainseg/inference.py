@@ -120,7 +120,9 @@ class _Steps:
         """Step 3: the mean probability on the case's own grid, and the mask."""
         started = time.perf_counter()
         case, first = passing.case, self._bundles[0]
-        pairs = [self._mask(looks) for looks in passing.parts]
+        pairs = []
+        while passing.parts:
+            pairs.append(self._mask(passing.parts.pop(0)))
         mask, probability = (
             pairs[0] if len(pairs) == 1 else (np.concatenate(of, axis=2) for of in zip(*pairs, strict=True))
         )
@@ -136,11 +138,13 @@ class _Steps:
             seconds=passing.seconds + time.perf_counter() - started,
         )
 
-    def _mask(self, looks: Sequence[_Look]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    def _mask(self, looks: list[_Look]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Empties `looks`, as the clean-up of a large volume needs their memory."""
         pred = looks[0].frame.back(looks[0].logits)
         for look in looks[1:]:
             pred += look.frame.back(look.logits)
         if len(looks) > 1:
             pred /= len(looks)
+        looks.clear()
         mask = self._bundles[0].mask({"pred": pred})["pred"][0].numpy().astype(np.uint8)
         return mask, pred[0].numpy().astype(np.float32, copy=False)

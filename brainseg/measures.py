@@ -121,11 +121,14 @@ def label_lesions(mask: Array) -> NDArray[np.int32]:
     """`mask` with lesion n of `find_lesions`, counted from 1, numbered n; 0 elsewhere."""
     from scipy import ndimage
 
-    labels, count = ndimage.label(np.asarray(mask) != 0, CONNECTIVITY)
-    sizes = np.bincount(labels[labels > 0], minlength=count + 1)[1:]
-    numbers = np.zeros(count + 1, np.int32)
-    numbers[1 + np.argsort(-sizes, kind="stable")] = np.arange(1, count + 1)  # ties stay in the order of X, Y, Z
-    numbered: NDArray[np.int32] = numbers[labels]
+    marked = np.asarray(mask) != 0
+    numbered = np.zeros(marked.shape, np.int32)
+    for box in ndimage.find_objects(marked.astype(np.uint8)):  # one, or none: a volume is large, what is marked is not
+        labels, count = ndimage.label(marked[box], CONNECTIVITY)
+        sizes = np.bincount(labels[labels > 0], minlength=count + 1)[1:]
+        numbers = np.zeros(count + 1, np.int32)
+        numbers[1 + np.argsort(-sizes, kind="stable")] = np.arange(1, count + 1)  # ties stay in the order of X, Y, Z
+        numbered[box] = numbers[labels]
     return numbered
 
 

@@ -60,10 +60,17 @@ class Sheet:
 
 def write_sheet(path: Path, flair: Sequence[NDArray[np.float32]]) -> None:
     """Writes windowed slices (0 to 1, rows x columns, from foot to head, as `AxialSlice.flair`) to one WebP."""
-    rows, columns = flair[0].shape
-    sheet = Sheet.of(len(flair), rows, columns)
-    tiles = [np.round(one * GREYS).astype(np.uint8) for one in flair]
-    content = webp(sheet_picture(tiles, sheet), QUALITY)
+    write_tiles(path, [in_eight_bits(one) for one in flair])
+
+
+def in_eight_bits(flair: NDArray[np.float32]) -> Tiles:
+    """A windowed slice, 0 to 1, as 0 to 255."""
+    return np.round(flair * GREYS).astype(np.uint8)
+
+
+def write_tiles(path: Path, tiles: Sequence[Tiles]) -> None:
+    """As `write_sheet`, of slices that are `in_eight_bits`."""
+    content = webp(sheet_picture(tiles, Sheet.of(len(tiles), *tiles[0].shape)), QUALITY)
     with replacing(path) as partial:
         partial.write_bytes(content)
 
