@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from brainseg.case import FLAIR, Case, Spacing, spacing_of
 
 SEEN = 0.08  # of the window: brighter is head, not air
+GREYS = 255  # of a screen
 ENOUGH = 2**24  # voxels to choose a window by
 
 
@@ -94,6 +95,11 @@ def slices_of_view(
             aspect=height / width,
             width_mm=None if spacing_mm is None else width,
         )
+
+
+def in_eight_bits(flair: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Windowed grey values, 0 to 1, as 0 to `GREYS`."""
+    return np.round(flair * GREYS).astype(np.uint8)
 
 
 def head_box(shown: Sequence[AxialSlice]) -> tuple[slice, slice]:

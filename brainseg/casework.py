@@ -129,7 +129,7 @@ def _write_case(
     folder: Path, job: Job, case: Case, result: Segmentation, bundle: Bundle, options: Options
 ) -> tuple[CohortRow, list[str], Midline | None]:
     """The case's row, what there is to say of formats that were left out, and the midline of the head."""
-    from brainseg.axial import axial_slices
+    from brainseg.axial import axial_slices, in_eight_bits
     from brainseg.backends.memory import release_memory
     from brainseg.bundle import shipped
     from brainseg.frame import LARGE_VOXELS
@@ -141,7 +141,7 @@ def _write_case(
     from brainseg.writers.formats import write_formats
     from brainseg.writers.nifti import write_mask, write_probability
     from brainseg.writers.overlay import write_overlay
-    from brainseg.writers.slices import SLICES, in_eight_bits, write_tiles
+    from brainseg.writers.slices import SLICES, write_sheet
     from brainseg.writers.tables import write_lesions, write_slices
 
     if result.mask.size > LARGE_VOXELS:
@@ -164,7 +164,7 @@ def _write_case(
     write_overlay(folder / "overlay.png", case, result.mask, slices=slices)
     tiles = [in_eight_bits(one.flair) for one in slices]
     del slices  # four times as large as these
-    write_tiles(folder / SLICES, tiles)
+    write_sheet(folder / SLICES, tiles)
     volume = volume_ml(result.mask, case.spacing_mm) if case.spacing_mm else None
     alone = result.bundle == bundle.name and bundle.root == shipped().get(bundle.name)
     low, high = volume_interval(volume, bundle.name if alone else "")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from brainseg.axial import AxialSlice, axial_slices, head_box
+from brainseg.axial import AxialSlice, axial_slices, head_box, in_eight_bits
 from brainseg.case import Case
 from brainseg.writers.atomic import replacing
 from brainseg.writers.overlay import (
@@ -23,6 +23,7 @@ from brainseg.writers.overlay import (
     TEXT_COLOUR,
     TRUTH_COLOUR,
     drawable,
+    outlines,
     volume_words,
 )
 
@@ -62,7 +63,7 @@ def _frame(name: str, words: str, one: AxialSlice, box: tuple[slice, slice], mar
     wide = max(size[0], LONGEST_SIDE)
     frame = Image.new("P", (wide, BAND + size[1] + STRIP + FOOT), 0)
     frame.putpalette(_palette())
-    grey = Image.fromarray(np.round(one.flair[box] * 255).astype(np.uint8)).resize(size, Image.Resampling.BICUBIC)
+    grey = Image.fromarray(in_eight_bits(one.flair[box])).resize(size, Image.Resampling.BICUBIC)
     left = (wide - size[0]) // 2
     frame.paste(Image.fromarray(np.round(np.asarray(grey) * ((GREYS - 1) / 255)).astype(np.uint8)), (left, BAND))
     draw = ImageDraw.Draw(frame)
@@ -93,11 +94,8 @@ def _contour(
     draw: ImageDraw, mask: NDArray[np.bool_], colour: int, corner: tuple[int, int], pixel: tuple[float, float]
 ) -> None:
     """The outline of `mask` (rows, columns) as it lies in a picture whose upper left `corner` is the array's."""
-    from skimage.measure import find_contours
-
-    padded = np.pad(mask.astype(float), 1)  # so that a mask at the border still has a closed outline
-    for line in find_contours(padded, 0.5):
-        rows, columns = line.T - 0.5  # a pixel's middle is half a pixel from the array's edge
+    for line in outlines(mask):
+        rows, columns = line.T
         points = np.stack([corner[0] + columns * pixel[0], corner[1] + rows * pixel[1]], axis=1)
         draw.line([(float(x), float(y)) for x, y in points], colour, width=2, joint="curve")
 

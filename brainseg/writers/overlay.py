@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from brainseg.axial import AxialSlice, axial_slices, head_box
+from brainseg.axial import AxialSlice, axial_slices, head_box, in_eight_bits
 from brainseg.case import Case, Spacing
 from brainseg.measures import dice, volume_ml, volume_voxels
 from brainseg.writers.atomic import replacing
@@ -70,9 +70,7 @@ def contour_figure(
     axes = figure.add_axes((0.0, 0.0, 1.0, height / (height + 0.55)))
     low, high = (float(bound) for bound in (np.min(flair2d), np.max(flair2d)))
     place = _show(axes, np.asarray(flair2d), aspect, (low, max(high, low + 1e-6)))
-    for contour, colour, style in ((truth2d, TRUTH_COLOUR, "dashed"), (mask2d, MASK_COLOUR, "solid")):
-        if contour is not None:
-            _contour(axes, np.asarray(contour) != 0, colour, 1.2, style, place)
+    _contours(axes, mask2d, truth2d, 1.2, place)
     sides(axes, size=9)
     first, second = (1 - inches / (height + 0.55) for inches in (0.16, 0.4))
     figure.text(0.03, first, drawable(title, 48), color=TEXT_COLOUR, size=9, va="center", parse_math=False)
@@ -205,7 +203,7 @@ def _montage(shown: Sequence[AxialSlice], main: AxialSlice, words: str, name: st
     box = rows_of_pixels, columns_of_pixels
     big = place_at(gap, gap, large)
     _paint(picture, main.flair[box], big)
-    _contours(page, main, box, 1.3, big)
+    _contours(page, *_marked(main, box), 1.3, big)
     sides(page, size=13, place=big)
     _scale_bar(page, main, pixels_wide, big)
     page.text(*big.at(0.98, 0.02), f"slice {main.number} of {main.count}", ha="right", **_LABEL, size=8)
@@ -213,7 +211,7 @@ def _montage(shown: Sequence[AxialSlice], main: AxialSlice, words: str, name: st
         left = gap + (large + number % columns) * (tile + gap)
         small = place_at(left, gap + number // columns * (high + gap), 1)
         _paint(picture, one.flair[box], small)
-        _contours(page, one, box, 0.8, small)
+        _contours(page, *_marked(one, box), 0.8, small)
         sides(page, size=6, place=small)
         colour = MASK_COLOUR if one.mask.any() else FAINT_COLOUR
         page.text(*small.at(0.97, 0.03), str(one.number), ha="right", **_LABEL | {"color": colour}, size=7)
@@ -236,7 +234,7 @@ def _montage(shown: Sequence[AxialSlice], main: AxialSlice, words: str, name: st
 def draw_slice(axes: Axes, one: AxialSlice, box: tuple[slice, slice], line: float) -> None:
     """The part of a slice that `box` cuts out, as all that the axes show, with contours in lines of `line` points."""
     place = _show(axes, one.flair[box], one.aspect, (0.0, 1.0))
-    _contours(axes, one, box, line, place)
+    _contours(axes, *_marked(one, box), line, place)
 
 
 def _show(axes: Axes, flair: NDArray[Any], aspect: float, window: tuple[float, float]) -> Place:
@@ -255,14 +253,18 @@ def _paint(picture: Picture, flair: NDArray[Any], place: Place) -> None:
 
     left, right = round(place.left * DPI), round((place.left + place.width) * DPI)
     top, bottom = (picture.height - round(up * DPI) for up in (place.bottom + place.height, place.bottom))
-    grey = Image.fromarray(np.round(flair * 255).astype(np.uint8))
+    grey = Image.fromarray(in_eight_bits(flair))
     picture.paste(grey.resize((right - left, bottom - top), Image.Resampling.BILINEAR), (left, top))
 
 
-def _contours(axes: Axes, one: AxialSlice, box: tuple[slice, slice], line: float, place: Place) -> None:
-    if one.truth is not None:
-        _contour(axes, np.asarray(one.truth[box]) != 0, TRUTH_COLOUR, line, "dashed", place)
-    _contour(axes, one.mask[box], MASK_COLOUR, line, "solid", place)
+def _marked(one: AxialSlice, box: tuple[slice, slice]) -> tuple[NDArray[np.bool_], NDArray[np.bool_] | None]:
+    return one.mask[box], None if one.truth is None else one.truth[box]
+
+
+def _contours(axes: Axes, mask: NDArray[Any], truth: NDArray[Any] | None, line: float, place: Place) -> None:
+    if truth is not None:
+        _contour(axes, np.asarray(truth) != 0, TRUTH_COLOUR, line, "dashed", place)
+    _contour(axes, np.asarray(mask) != 0, MASK_COLOUR, line, "solid", place)
 
 
 def _contour(axes: Axes, mask: NDArray[np.bool_], colour: str, line: float, style: str, place: Place) -> None:

@@ -13,18 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from brainseg.axial import AxialSlice
+from brainseg.axial import GREYS, AxialSlice, in_eight_bits
 from brainseg.errors import InputError
 from brainseg.writers.atomic import replacing
-
-GREYS = 255
 
 
 def write_pictures(path: Path, pictures: Mapping[str, AxialSlice]) -> None:
     """Writes a slice a patient, by case name; one without truth gets an empty array for it."""
     arrays: dict[str, Any] = {"cases": np.array(list(pictures), str)}
     for k, one in enumerate(pictures.values()):
-        arrays[f"flair_{k}"] = np.round(one.flair * GREYS).astype(np.uint8)
+        arrays[f"flair_{k}"] = in_eight_bits(one.flair)
         arrays[f"mask_{k}"] = one.mask
         arrays[f"truth_{k}"] = np.zeros((0, 0), bool) if one.truth is None else one.truth
         width_mm = np.nan if one.width_mm is None else one.width_mm

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from brainseg.axial import SEEN, axial_view, box_of, view_geometry
+from brainseg.axial import GREYS, SEEN, axial_view, box_of, view_geometry
 from brainseg.readers.nifti import nifti_grid, read_nifti_mask
-from brainseg.writers.slices import GREYS, Sheet, Tiles, read_slices, sheet_picture, webp
+from brainseg.writers.slices import Sheet, Tiles, read_slices, sheet_picture, webp
 
 NARROWEST = 120  # pixels across the head: a smaller picture shows nothing, so slices are left out instead
 COARSE_QUALITY = 65

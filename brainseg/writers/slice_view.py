@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from brainseg.axial import AxialSlice
-from brainseg.writers.overlay import MASK_COLOUR, TEXT_COLOUR, TRUTH_COLOUR, outlines
+from brainseg.axial import AxialSlice, in_eight_bits
+from brainseg.writers.overlay import COMPRESSION, MASK_COLOUR, TEXT_COLOUR, TRUTH_COLOUR, outlines
 
 Box = tuple[slice, slice]
 
@@ -43,7 +43,7 @@ def _png(flair: NDArray[np.float32]) -> str:
     from PIL import Image
 
     content = io.BytesIO()
-    Image.fromarray(np.round(flair * 255).astype(np.uint8)).save(content, "png", compress_level=3)
+    Image.fromarray(in_eight_bits(flair)).save(content, "png", compress_level=COMPRESSION)
     return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from brainseg.axial import GREYS
 from brainseg.errors import InputError
 from brainseg.writers.atomic import replacing
 
@@ -26,7 +27,6 @@ SLICES = "slices.webp"
 WIDEST_TILE = 320  # pixels
 MOST_PIXELS = 60_000_000
 QUALITY = 80
-GREYS = 255
 
 Tiles = NDArray[np.uint8]
 
@@ -58,18 +58,8 @@ class Sheet:
         return self.columns * self.width, math.ceil(self.count / self.columns) * self.height
 
 
-def write_sheet(path: Path, flair: Sequence[NDArray[np.float32]]) -> None:
-    """Writes windowed slices (0 to 1, rows x columns, from foot to head, as `AxialSlice.flair`) to one WebP."""
-    write_tiles(path, [in_eight_bits(one) for one in flair])
-
-
-def in_eight_bits(flair: NDArray[np.float32]) -> Tiles:
-    """A windowed slice, 0 to 1, as 0 to 255."""
-    return np.round(flair * GREYS).astype(np.uint8)
-
-
-def write_tiles(path: Path, tiles: Sequence[Tiles]) -> None:
-    """As `write_sheet`, of slices that are `in_eight_bits`."""
+def write_sheet(path: Path, tiles: Sequence[Tiles]) -> None:
+    """Writes slices (rows x columns, from foot to head, `AxialSlice.flair` `in_eight_bits`) to one WebP."""
     content = webp(sheet_picture(tiles, Sheet.of(len(tiles), *tiles[0].shape)), QUALITY)
     with replacing(path) as partial:
         partial.write_bytes(content)

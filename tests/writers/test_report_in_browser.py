@@ -10,6 +10,7 @@ import pytest
 from browser import CHROMIUM, Page
 from PIL import Image
 
+from brainseg.axial import in_eight_bits
 from brainseg.measures import Lesion
 from brainseg.results import CaseDetail, CohortRow
 from brainseg.writers.nifti import write_mask
@@ -41,7 +42,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     grey = np.stack([np.full((64, 64), 40 * k / 255, np.float32) for k in range(1, 6)])
     mask = np.zeros((64, 64, 5), np.uint8)
     mask[30:50, 30:50, 1] = 1
-    write_sheet(folder / "slices.webp", list(grey))
+    write_sheet(folder / "slices.webp", list(in_eight_bits(grey)))
     write_mask(folder / "mask.nii.gz", mask, LPS)
     Image.new("RGB", (90, 60)).save(folder / "overlay.png")
     detail = CaseDetail(folder / "overlay.png", (LESION,), slices=folder / "slices.webp", mask=folder / "mask.nii.gz")

@@ -6,6 +6,7 @@ import pytest
 from page import assert_asks_nothing_of_any_network
 from PIL import Image
 
+from brainseg.axial import in_eight_bits
 from brainseg.errors import InputError
 from brainseg.measures import Lesion
 from brainseg.results import CaseDetail, CohortRow, Failure
@@ -116,7 +117,7 @@ def scan_of(folder, *, size=64):
     overlay = noise(folder / "overlay.png", (90, 60))
     mask = np.zeros((size, size, 4), np.uint8)
     mask[20:30, 20:30, 1] = 1
-    write_sheet(folder / "slices.webp", list(np.full((4, size, size), 0.5, np.float32)))
+    write_sheet(folder / "slices.webp", list(in_eight_bits(np.full((4, size, size), 0.5, np.float32))))
     write_mask(folder / "mask.nii.gz", mask, np.diag([-1.0, -1.0, 4.0, 1.0]))
     return CaseDetail(overlay, (LESION,), slices=folder / "slices.webp", mask=folder / "mask.nii.gz")
 
@@ -170,7 +171,7 @@ def test_scans_share_what_the_page_may_weigh(tmp_path, monkeypatch):
     monkeypatch.setattr("brainseg.writers.report.MOST_PAGE_BYTES", 400_000)
     noise(tmp_path / "overlay.png")
     speckled = np.random.default_rng(0).random((20, 150, 150), np.float32)
-    write_sheet(tmp_path / "slices.webp", list(speckled))
+    write_sheet(tmp_path / "slices.webp", list(in_eight_bits(speckled)))
     write_mask(tmp_path / "mask.nii.gz", np.ones((150, 150, 20)), np.diag([-1.0, -1.0, 4.0, 1.0]))
     files = (tmp_path / name for name in ("overlay.png", "slices.webp", "mask.nii.gz"))
     overlay, slices, mask = files

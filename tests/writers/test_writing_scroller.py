@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from brainseg.axial import axial_view
+from brainseg.axial import axial_view, in_eight_bits
 from brainseg.errors import InputError
 from brainseg.writers.nifti import write_mask
 from brainseg.writers.scroller import make_scroller
@@ -20,7 +20,7 @@ def written(folder, mask, affine=LPS, texture=0.0):
     """slices.webp and mask.nii.gz of a head that fills the slices but for a border of 10 pixels."""
     head = np.zeros(mask.shape, np.float32)
     head[10:-10, 10:-10] = 0.5 + texture * np.random.default_rng(0).random(mask.shape)[10:-10, 10:-10]
-    write_sheet(folder / "slices.webp", list(axial_view(head, affine)))
+    write_sheet(folder / "slices.webp", list(in_eight_bits(axial_view(head, affine))))
     write_mask(folder / "mask.nii.gz", mask, affine)
     return folder / "slices.webp", folder / "mask.nii.gz"
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from brainseg.axial import in_eight_bits
 from brainseg.errors import InputError
 from brainseg.writers.slices import Sheet, flair_of, read_slices, write_sheet
 
@@ -15,7 +16,7 @@ def scan(count=7, rows=40, columns=48):
 
 
 def test_slices_come_back_in_their_order_and_near_their_grey(tmp_path):
-    write_sheet(tmp_path / "slices.webp", list(scan()))
+    write_sheet(tmp_path / "slices.webp", list(in_eight_bits(scan())))
     tiles, sheet = read_slices(tmp_path / "slices.webp", 7, 40, 48)
     assert (sheet.columns, sheet.width, sheet.height) == (3, 48, 40)
     assert [round(float(tile[10:22, 16:32].mean()) / 255, 1) for tile in tiles] == [0.1, 0.3, 0.4, 0.6, 0.7, 0.9, 1.0]
@@ -24,7 +25,7 @@ def test_slices_come_back_in_their_order_and_near_their_grey(tmp_path):
 
 def test_equal_slices_give_equal_bytes(tmp_path):
     for name in ("a.webp", "b.webp"):
-        write_sheet(tmp_path / name, list(scan()))
+        write_sheet(tmp_path / name, list(in_eight_bits(scan())))
     assert (tmp_path / "a.webp").read_bytes() == (tmp_path / "b.webp").read_bytes()
 
 
@@ -39,7 +40,7 @@ def test_a_sheet_stays_within_what_webp_can_hold(count, rows, columns):
 
 
 def test_large_slices_are_made_smaller_and_come_back_in_their_own_size(tmp_path):
-    write_sheet(tmp_path / "slices.webp", list(scan(2, 640, 480)))
+    write_sheet(tmp_path / "slices.webp", list(in_eight_bits(scan(2, 640, 480))))
     tiles, _ = read_slices(tmp_path / "slices.webp", 2, 640, 480)
     assert tiles.shape == (2, 320, 240)
     assert flair_of(tiles, 640, 480)[1, 12, 20] == pytest.approx(1.0, abs=0.03)
