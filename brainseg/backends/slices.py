@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +12,11 @@ from torch import nn
 
 from brainseg.backends.memory import keep_memory
 from brainseg.backends.rewrite import SIDE, rewritten
+from brainseg.backends.together import together
 from brainseg.backends.torch import TorchEngine, channels_last
 
 if TYPE_CHECKING:
     from brainseg.bundle import Bundle
-
-Run = Callable[[torch.Tensor], torch.Tensor]  # slices (N, 3, H, W) to logits (N, 1, H, W), each slice by itself
 
 # A voxel whose logit in bfloat16 is this near the threshold may be on the other side in fp32; this share of them is.
 # The slices with most of them are computed again, until so few are left that Dice stays above the bound, by as many
@@ -54,9 +52,10 @@ class SliceEngine:
         raise NotImplementedError
 
     def exact(self, slices: torch.Tensor) -> torch.Tensor:
-        """The same in fp32, by PyTorch, which has all threads at work on a slice, however few slices there are."""
+        """The same in fp32, by PyTorch."""
         keep_memory()
-        return torch.cat([self.network(channels_last(one)).contiguous() for one in torch.split(slices, 1)])
+        network = self.network
+        return together(lambda one: network(channels_last(one)).contiguous(), torch.split(slices, 1))
 
     @cached_property
     def network(self) -> nn.Module:

@@ -11,6 +11,7 @@ from torch import nn
 from brainseg.backends.memory import keep_memory
 from brainseg.backends.rewrite import divided
 from brainseg.backends.slices import SliceEngine
+from brainseg.backends.together import together
 from brainseg.backends.torch import channels_last
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class RewrittenEngine(SliceEngine):
             return self.exact(slices)
         stem, rest = self._divided
         keep_memory()
-        return torch.cat([self._rest(rest, stem(channels_last(one))) for one in torch.split(slices, 1)])
+        return together(lambda one: self._rest(rest, stem(channels_last(one))), torch.split(slices, 1))
 
     def _rest(self, rest: nn.Module, features: torch.Tensor) -> torch.Tensor:
         with torch.autocast("cpu", torch.bfloat16):

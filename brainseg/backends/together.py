@@ -1,0 +1,45 @@
+"""Slices computed side by side, each by one thread.
+
+Threads that share a slice wait for each other after every layer, and the more so while another case is made ready. It
+gives the same logits with any number of threads, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from threading import Barrier
+
+import torch
+
+Run = Callable[[torch.Tensor], torch.Tensor]  # slices (N, C, H, W) to logits (N, 1, H, W), each slice by itself
+
+
+def together(run: Run, slices: Sequence[torch.Tensor]) -> torch.Tensor:
+    """What `run` makes of each of `slices` `(1, C, H, W)`, as `(N, 1, H, W)`.
+
+    Fewer than torch has threads are computed one after the other, by all of them.
+    """
+    threads = torch.get_num_threads()
+    if threads == 1 or len(slices) < threads:
+        return torch.cat([run(one) for one in slices])
+    return torch.cat(list(_workers(threads).map(torch.inference_mode()(run), slices)))
+
+
+@lru_cache(maxsize=1)
+def _workers(threads: int) -> ThreadPoolExecutor:
+    """So many threads, for each of which torch uses itself alone."""
+    ready = Barrier(threads + 1)
+
+    def begin() -> None:
+        torch.get_num_threads()  # a thread's first call gives it what is set for all
+        torch.set_num_threads(1)
+        ready.wait()
+
+    workers = ThreadPoolExecutor(threads, initializer=begin)
+    for _ in range(threads):
+        workers.submit(lambda: None)
+    ready.wait()
+    torch.set_num_threads(threads)  # the workers have set it for all threads to come
+    return workers
