@@ -55,7 +55,7 @@ class SliceEngine:
         """The same in fp32, by PyTorch."""
         keep_memory()
         network = self.network
-        return together(lambda one: network(channels_last(one)).contiguous(), torch.split(slices, 1))
+        return together(lambda one: network(channels_last(one)), slices)
 
     @cached_property
     def network(self) -> nn.Module:

@@ -6,25 +6,32 @@ gives the same logits with any number of threads, too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from threading import Barrier
 
 import torch
 
-Run = Callable[[torch.Tensor], torch.Tensor]  # slices (N, C, H, W) to logits (N, 1, H, W), each slice by itself
+Run = Callable[[torch.Tensor], torch.Tensor]  # a slice (1, C, H, W) to logits (1, 1, H, W)
 
 
-def together(run: Run, slices: Sequence[torch.Tensor]) -> torch.Tensor:
-    """What `run` makes of each of `slices` `(1, C, H, W)`, as `(N, 1, H, W)`.
+def together(run: Run, slices: torch.Tensor) -> torch.Tensor:
+    """What `run` makes of each of `slices` `(N, C, H, W)`, as `(N, 1, H, W)`.
 
     Fewer than torch has threads are computed one after the other, by all of them.
     """
+    # Made beforehand: what is kept of each slice would leave holes where the next one's feature maps do not fit.
+    logits = slices.new_empty(len(slices), 1, *slices.shape[2:])
+
+    @torch.inference_mode()
+    def compute(number: int) -> None:
+        logits[number] = run(slices[number : number + 1])[0]
+
     threads = torch.get_num_threads()
-    if threads == 1 or len(slices) < threads:
-        return torch.cat([run(one) for one in slices])
-    return torch.cat(list(_workers(threads).map(torch.inference_mode()(run), slices)))
+    by_turns = threads == 1 or len(slices) < threads
+    list((map if by_turns else _workers(threads).map)(compute, range(len(slices))))
+    return logits
 
 
 @lru_cache(maxsize=1)

@@ -30,11 +30,11 @@ class RewrittenEngine(SliceEngine):
             return self.exact(slices)
         stem, rest = self._divided
         keep_memory()
-        return together(lambda one: self._rest(rest, stem(channels_last(one))), torch.split(slices, 1))
+        return together(lambda one: self._rest(rest, stem(channels_last(one))), slices)
 
     def _rest(self, rest: nn.Module, features: torch.Tensor) -> torch.Tensor:
         with torch.autocast("cpu", torch.bfloat16):
-            return rest(features).float().contiguous()  # type: ignore[no-any-return]
+            return rest(features).float()  # type: ignore[no-any-return]
 
     @cached_property
     def _divided(self) -> tuple[nn.Module, nn.Module]:

@@ -28,7 +28,7 @@ def in_a_new_thread() -> int:
 
 
 def test_slices_stay_in_order_and_each_is_one_threads_while_torch_keeps_its_own() -> None:
-    slices = torch.split(torch.arange(24.0).reshape(6, 1, 2, 2), 1)
+    slices = torch.arange(24.0).reshape(6, 1, 2, 2)
     seen: list[tuple[int, int, bool]] = []
     both = Barrier(2)
 
@@ -37,7 +37,7 @@ def test_slices_stay_in_order_and_each_is_one_threads_while_torch_keeps_its_own(
         seen.append((get_ident(), torch.get_num_threads(), torch.is_inference_mode_enabled()))
         return one + 1
 
-    assert torch.equal(together(run, slices), torch.cat(slices) + 1)
+    assert torch.equal(together(run, slices), slices + 1)
     assert {threads for _, threads, _ in seen} == {1}
     assert all(inference for *_, inference in seen)
     assert get_ident() not in {ident for ident, *_ in seen}
@@ -46,7 +46,7 @@ def test_slices_stay_in_order_and_each_is_one_threads_while_torch_keeps_its_own(
 
 def test_a_slice_alone_has_all_threads() -> None:
     seen: list[int] = []
-    together(lambda one: seen.append(torch.get_num_threads()) or one, [torch.zeros(1, 1, 2, 2)])
+    together(lambda one: seen.append(torch.get_num_threads()) or one, torch.zeros(1, 1, 2, 2))
     assert seen == [2]
 
 
@@ -55,4 +55,4 @@ def test_what_a_slice_raises_is_raised() -> None:
         raise MemoryError("no more")
 
     with pytest.raises(MemoryError, match="no more"):
-        together(run, [torch.zeros(1, 1, 2, 2)] * 3)
+        together(run, torch.zeros(3, 1, 2, 2))
