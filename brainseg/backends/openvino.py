@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from brainseg.backends.cache import cached, keep
-from brainseg.backends.rewrite import CHANNELS, SIDE, Halves, divided, stem_of
+from brainseg.backends.rewrite import CHANNELS, SIDE, Halves, divided, rewritten, stem_of
 from brainseg.backends.slices import SliceEngine
 from brainseg.errors import UsageError
 
@@ -31,7 +31,10 @@ _FORMAT = 2  # of what the key of a compiled network stands for
 
 
 class OpenVinoEngine(SliceEngine):
-    """See `brainseg.backends.rewrite`; a network without a stem is computed in fp32 whatever `bf16` says."""
+    """See `brainseg.backends.rewrite`; a network without a stem is computed in fp32 whatever `bf16` says.
+
+    In bfloat16 instance norms are group norms still: how far masks agree was measured with those.
+    """
 
     def __init__(self, bundle: Bundle, *, bf16: bool) -> None:
         known = stem_of(bundle.network) is not None
@@ -57,7 +60,8 @@ class OpenVinoEngine(SliceEngine):
 
     @cached_property
     def _whole(self) -> _Compiled:
-        return _Compiled(self.network, torch.zeros(1, CHANNELS, 4 * SIDE, 4 * SIDE), "f32")
+        network = rewritten(self._bundle.network, groups=False)
+        return _Compiled(network, torch.zeros(1, CHANNELS, 4 * SIDE, 4 * SIDE), "f32")
 
 
 class _Compiled:
