@@ -97,6 +97,16 @@ def test_no_batch_norm_and_no_instance_norm_is_left_but_those_after_no_convoluti
     assert not kinds & {"BatchNorm2d", "InstanceNorm2d"}
 
 
+def test_instance_norms_can_stay_as_they_are() -> None:
+    image, network = small_image(1)[None, ..., 0], small_network("basic_unet")
+    kept = rewritten(network, groups=False)
+    kinds = {type(module).__name__ for module in kept.modules()}
+    assert "InstanceNorm2d" in kinds
+    assert "GroupNorm" not in kinds
+    with torch.inference_mode():
+        torch.testing.assert_close(kept(image), network(image), atol=1e-5, rtol=1e-5)
+
+
 def test_sides_that_are_no_multiple_of_16_go_through_torch(shipped_bundle: Bundle) -> None:
     bundle = replace(shipped_bundle, network=small_network("basic_unet"))
     image = small_image()[:, :60]
