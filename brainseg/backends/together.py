@@ -1,7 +1,6 @@
 """Slices computed side by side, each by one thread.
 
-Threads that share a slice wait for each other after every layer, and the more so while another case is made ready. It
-gives the same logits with any number of threads, too.
+Threads that share a slice wait for each other after every layer, and the more so while another case is made ready.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ Run = Callable[[torch.Tensor], torch.Tensor]  # a slice (1, C, H, W) to logits (
 def together(run: Run, slices: torch.Tensor) -> torch.Tensor:
     """What `run` makes of each of `slices` `(N, C, H, W)`, as `(N, 1, H, W)`.
 
-    Fewer than torch has threads are computed one after the other, by all of them.
+    A few, at most one for two of torch's threads, are computed one after the other, by all threads.
     """
     # Made beforehand: what is kept of each slice would leave holes where the next one's feature maps do not fit.
     logits = slices.new_empty(len(slices), 1, *slices.shape[2:])
@@ -29,7 +28,7 @@ def together(run: Run, slices: torch.Tensor) -> torch.Tensor:
         logits[number] = run(slices[number : number + 1])[0]
 
     threads = torch.get_num_threads()
-    by_turns = threads == 1 or len(slices) < threads
+    by_turns = threads == 1 or 2 * len(slices) <= threads
     list((map if by_turns else _workers(threads).map)(compute, range(len(slices))))
     return logits
 
