@@ -10,10 +10,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from brainseg.backends.memory import keep_memory
 from brainseg.backends.rewrite import SIDE, rewritten
 from brainseg.backends.together import together
-from brainseg.backends.torch import TorchEngine, channels_last
+from brainseg.backends.torch import TorchEngine
 
 if TYPE_CHECKING:
     from brainseg.bundle import Bundle
@@ -53,9 +52,7 @@ class SliceEngine:
 
     def exact(self, slices: torch.Tensor) -> torch.Tensor:
         """The same in fp32, by PyTorch."""
-        keep_memory()
-        network = self.network
-        return together(lambda one: network(channels_last(one)), slices)
+        return together(self.network, slices)
 
     @cached_property
     def network(self) -> nn.Module:

@@ -12,7 +12,10 @@ from threading import Barrier
 
 import torch
 
-Run = Callable[[torch.Tensor], torch.Tensor]  # a slice (1, C, H, W) to logits (1, 1, H, W)
+from brainseg.backends.memory import keep_memory
+from brainseg.backends.torch import channels_last
+
+Run = Callable[[torch.Tensor], torch.Tensor]  # a slice (1, C, H, W), channels last, to logits (1, 1, H, W)
 
 
 def together(run: Run, slices: torch.Tensor) -> torch.Tensor:
@@ -20,12 +23,13 @@ def together(run: Run, slices: torch.Tensor) -> torch.Tensor:
 
     A few, at most one for two of torch's threads, are computed one after the other, by all threads.
     """
+    keep_memory()
     # Made beforehand: what is kept of each slice would leave holes where the next one's feature maps do not fit.
     logits = slices.new_empty(len(slices), 1, *slices.shape[2:])
 
     @torch.inference_mode()
     def compute(number: int) -> None:
-        logits[number] = run(slices[number : number + 1])[0]
+        logits[number] = run(channels_last(slices[number : number + 1]))[0]
 
     threads = torch.get_num_threads()
     by_turns = threads == 1 or 2 * len(slices) <= threads

@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from brainseg.backends.memory import keep_memory
 from brainseg.backends.rewrite import divided
 from brainseg.backends.slices import SliceEngine
 from brainseg.backends.together import together
-from brainseg.backends.torch import channels_last
 
 if TYPE_CHECKING:
     from brainseg.bundle import Bundle
@@ -29,8 +27,7 @@ class RewrittenEngine(SliceEngine):
         if not self.rounds:
             return self.exact(slices)
         stem, rest = self._divided
-        keep_memory()
-        return together(lambda one: self._rest(rest, stem(channels_last(one))), slices)
+        return together(lambda one: self._rest(rest, stem(one)), slices)
 
     def _rest(self, rest: nn.Module, features: torch.Tensor) -> torch.Tensor:
         with torch.autocast("cpu", torch.bfloat16):

@@ -44,9 +44,15 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
+def needs_openvino() -> None:
+    """Not `pytest.importorskip`, which would load OpenVINO with its telemetry."""
+    if not backends.has_openvino():
+        pytest.skip("openvino is not installed")
+
+
 def of(bundle: Bundle, kind: str, *, bf16: bool) -> Any:
     if kind == "openvino":
-        pytest.importorskip("openvino")
+        needs_openvino()
     return {"openvino": OpenVinoEngine, "rewritten": RewrittenEngine}[kind](bundle, bf16=bf16)
 
 
@@ -244,7 +250,7 @@ def test_openvino_that_is_not_installed_is_one_line_with_the_extras_name(
 
 
 def test_a_network_that_openvino_cannot_convert_is_one_line(shipped_bundle: Bundle) -> None:
-    pytest.importorskip("openvino")
+    needs_openvino()
 
     class Odd(torch.nn.Module):
         def forward(self, image: torch.Tensor) -> torch.Tensor:
@@ -256,8 +262,7 @@ def test_a_network_that_openvino_cannot_convert_is_one_line(shipped_bundle: Bund
 
 
 def test_openvinos_reports_to_its_makers_are_not_loaded(shipped_bundle: Bundle) -> None:
-    if not backends.has_openvino():
-        pytest.skip("openvino is not installed")
+    needs_openvino()
     bundle = replace(shipped_bundle, network=small_network("basic_unet"))
     OpenVinoEngine(bundle, bf16=False).logits(small_image(1))
     assert sys.modules["openvino_telemetry"] is None
