@@ -207,6 +207,27 @@ def test_unicode_folders_give_unique_ascii_names(tmp_path: Path) -> None:
         ("p1_flair_mask.nii.gz", "mask", "p1"),
         ("tumor_segmentation.nii.gz", "mask", "tumor"),
         ("flair_brain_mask.nii.gz", "other", "flair_brain"),
+        ("p1_brain_parenchyma_segmentation.nii.gz", "other", "p1_brain_parenchyma"),
+        ("sub-1_space-FLAIR_desc-lesion_dseg.nii.gz", "mask", "sub-1_space-FLAIR_desc-lesion"),
+        ("UPENN-GBM-00001_11_segm.nii.gz", "mask", "UPENN-GBM-00001_11"),
+        ("VSD.Brain_3more.XX.O.OT.54517.mha", "mask", "VSD.Brain_3more.XX.O"),
+        ("p1_msk.nii.gz", "mask", "p1"),
+        ("wmh.nii.gz", "mask", ""),
+        ("lesion_FLAIR.nii.gz", "mask", ""),
+        ("lesion_01_FLAIR.nii.gz", "flair", "lesion_01"),
+        ("ples_lpa_mFLAIR.nii.gz", "mask", ""),
+        ("p1_t2_space-flair.nii.gz", "flair", "p1"),
+        ("T1_to_FLAIR.nii.gz", "pre", ""),
+        ("p1_T1ce_reg_FLAIR.nii.gz", "post", "p1"),
+        ("p1_T2_in_FLAIR.nii.gz", "other", "p1"),
+        ("sub-01_space-FLAIR_T1w.nii.gz", "pre", "sub-01_space-FLAIR"),
+        ("sub-01_ses-post_T1w.nii.gz", "pre", "sub-01_ses-post"),
+        ("sub-01_ses-pre_ce-gadolinium_T1w.nii.gz", "post", "sub-01_ses-pre"),
+        ("p1_t1_km.nii.gz", "post", "p1"),
+        ("p1_t1_ohne_km.nii.gz", "pre", "p1"),
+        ("p1_t1cor.nii.gz", "unknown", "p1_t1cor"),
+        ("Pat-C-01_T1.nii.gz", "pre", "Pat-C-01"),
+        ("p1_t1_c.nii.gz", "post", "p1"),
         ("scan.nii.gz", "unknown", "scan"),
     ],
 )
@@ -253,6 +274,70 @@ def test_several_flairs_of_different_prefix_are_several_patients(tmp_path: Path)
     assert first.pre is not None
     assert second.pre is None
     assert [m.name for m in second.masks] == ["p2_mask.nii.gz"]
+
+
+def test_a_t1_of_another_patient_is_nobodys(tmp_path: Path) -> None:
+    """Neither the only FLAIR's, nor silently left out: its patient lacks a FLAIR."""
+    touch(tmp_path, "P1_flair.nii.gz", "P1_t1.nii.gz", "P2_t1ce.nii.gz")
+    first, second = find_patients(tmp_path)
+    assert (first.name, first.post, first.problem) == ("P1", None, None)
+    assert first.pre is not None
+    assert second.name == "P2"
+    assert "no file name says FLAIR: P2_t1ce.nii.gz" in str(second.problem)
+
+
+def test_a_patient_without_a_flair_among_others_is_told(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"{p}_{kind}.nii.gz" for p in ("001", "002") for kind in ("flair", "t1")), "P3_t1.nii.gz")
+    found = find_patients(tmp_path)
+    assert names(found) == ["001", "002", "P3"]
+    assert [patient.problem is None for patient in found] == [True, True, False]
+
+
+def test_numbers_of_series_are_no_names_of_patients(tmp_path: Path) -> None:
+    """As converters write them; where a number stands for the patient, another's T1 is not taken."""
+    (patient,) = find_patients(touch(tmp_path / "a", "P1_5_FLAIR.nii.gz", "P1_6_T1.nii.gz", "P1_7_T1_Gd.nii.gz"))
+    assert patient.pre is not None
+    assert patient.post is not None
+    found = find_patients(touch(tmp_path / "b", "001_flair.nii.gz", "001_t1.nii.gz", "002_t1ce.nii.gz"))
+    assert [(one.name, one.problem is None) for one in found] == [("001", True), ("002", False)]
+    assert found[0].post is None
+
+
+def test_a_flair_with_its_own_name_for_the_sequence_keeps_its_t1(tmp_path: Path) -> None:
+    (patient,) = find_patients(touch(tmp_path, "AX_T2_FLAIR.nii.gz", "SAG_T1.nii.gz", "T1_post.nii.gz"))
+    assert patient.pre is not None
+    assert patient.post is not None
+
+
+def test_masks_in_folders_of_their_own_are_no_patients(tmp_path: Path) -> None:
+    for folder in ("labels", "masks", "labelsTr", "images_segm"):
+        touch(tmp_path, "images/P1_FLAIR.nii.gz", f"{folder}/P1_FLAIR.nii.gz")
+    assert names(find_patients(tmp_path)) == ["P1"]
+    touch(tmp_path / "bids", "rawdata/sub-1/anat/sub-1_FLAIR.nii.gz", "derivatives/x/sub-1/anat/sub-1_FLAIR.nii.gz")
+    assert names(find_patients(tmp_path / "bids")) == ["sub-1"]
+
+
+def test_a_folder_that_may_not_be_read_costs_only_its_own_patient(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path, *(f"{name}/flair.nii.gz" for name in ("P1", "P2", "P3")))
+    scandir = os.scandir
+
+    def refusing(path: Path) -> object:
+        if Path(path).name == "P2":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    found = find_patients(tmp_path)
+    assert names(found) == ["P1", "P2", "P3"]
+    assert [patient.problem is None for patient in found] == [True, False, True]
+    assert "P2: cannot be read (Permission denied); check its permissions" in str(found[1].problem)
+
+
+def test_results_that_were_never_finished_are_no_patients(tmp_path: Path) -> None:
+    touch(tmp_path, "P1/flair.nii.gz", "results/.brainseg.lock", "results/P1/probability.nii.gz")
+    assert names(find_patients(tmp_path)) == ["P1"]
 
 
 def test_bids_tree_gives_a_patient_a_session(tmp_path: Path) -> None:

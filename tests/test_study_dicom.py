@@ -107,6 +107,24 @@ def test_a_patient_below_the_files_of_another_is_refused_without_their_ids(tmp_p
     assert "SECRET" not in str(caught.value)
 
 
+def test_a_file_that_strayed_above_its_folder_costs_nobody_anything(tmp_path: Path) -> None:
+    for patient in "ABC":
+        write(tmp_path / patient / "flair", series(PatientID=patient))
+    stray = next((tmp_path / "A" / "flair").iterdir())
+    stray.rename(tmp_path / stray.name)
+    found = find_patients(tmp_path)
+    assert names(found) == ["A", "B", "C"]
+    assert all(patient.problem is None for patient in found)
+
+
+def test_a_blank_patient_id_is_not_a_second_patient(tmp_path: Path) -> None:
+    study = generate_uid()
+    write(tmp_path / "flair", series(PatientID="A", StudyInstanceUID=study))
+    write(tmp_path / "t1", series(PatientID="", StudyInstanceUID=study, SeriesDescription="AX T1", EchoTime=10))
+    (patient,) = find_patients(tmp_path)
+    assert patient.pre is not None
+
+
 def test_series_asked_for_is_the_flair_and_an_unknown_one_is_usage(tmp_path: Path) -> None:
     study, uid = generate_uid(), generate_uid()
     write(tmp_path / "a", series(StudyInstanceUID=study))
@@ -211,6 +229,11 @@ def test_flair_is_chosen_by_words_physics_plane_and_size(candidates: list[Candid
         ("AX T1 W/O CONTRAST", False, "pre"),
         ("T1 PRE", True, "pre"),
         ("Sag 3D MPRAGE pre-op", True, "post"),
+        ("t1_tse_tra nach KM", False, "post"),
+        ("t1_tse_tra ohne KM", True, "pre"),
+        ("T1 nativ", True, "pre"),
+        ("AX T1 SANS GADO", False, "pre"),
+        ("T1 AX INJ", False, "post"),
         ("AX T2", False, None),
         ("T1 map", False, None),
         ("3D TOF T1", False, None),

@@ -106,6 +106,8 @@ def read_patient(
         InputError: if something cannot be read, or would be read ambiguously, or the patient has a `problem`.
         MachineError: if something may not be read.
     """
+    from brainseg.readers.checks import refuse_label_map
+
     if patient.problem is not None:
         raise patient.problem
     if spacing_mm is not None and not (len(spacing_mm) == 3 and all(0 < mm < float("inf") for mm in spacing_mm)):
@@ -114,6 +116,7 @@ def read_patient(
         return _slices_case(patient, {PRE: pre, POST: post}, spacing_mm)
     flair = _read_series(patient.flair, force=force, allow_gap=allow_gap)
     _refuse_other_spacing(patient.path, flair, spacing_mm)
+    refuse_label_map(flair.files[0], flair.array)
     image = np.repeat(flair.array[None], len(CHANNELS), axis=0)
     flair = replace(flair, array=image[FLAIR])  # so that it is in memory once
     notes = list(flair.notes)
@@ -230,6 +233,7 @@ def _channel(
     """One T1 on the grid of the FLAIR, None where there is none, and what there is to say of it."""
     if given is not None:
         volume = _read_given(given, allow_gap=allow_gap)
+        apart = ["has another frame of reference than the FLAIR, so it may lie elsewhere"] * _apart(flair, volume)
         array, coverage = _onto(flair, volume)
         if coverage < LEAST_COVERAGE:
             cause = f"covers {coverage:.0%} of the head in the FLAIR"
@@ -239,15 +243,23 @@ def _channel(
             volume = _read_series(found, force=True, allow_gap=allow_gap)
         except (InputError, MachineError) as error:
             return None, [f"found but not used, it {error.cause}"]
+        apart = []
+        if _apart(flair, volume):
+            return None, ["found but not used, it has another frame of reference than the FLAIR"]
         array, coverage = _onto(flair, volume)
         if coverage < LEAST_COVERAGE:
             return None, [f"found but not used, it covers {coverage:.0%} of the head in the FLAIR"]
     else:
         return None, []
-    notes = list(volume.notes)
+    notes = [*volume.notes, *apart]
     if coverage < FULL_COVERAGE:
         notes.append(f"covers {coverage:.0%} of the head in the FLAIR; 0 elsewhere")
     return array, notes
+
+
+def _apart(flair: Volume, volume: Volume) -> bool:
+    """Whether the headers say that positions in the two have nothing to do with each other."""
+    return bool(flair.frame and volume.frame) and flair.frame != volume.frame
 
 
 def _onto(flair: Volume, volume: Volume) -> tuple[NDArray[np.float32], float]:
@@ -264,7 +276,12 @@ def _onto(flair: Volume, volume: Volume) -> tuple[NDArray[np.float32], float]:
 def _given_patient(folder: Path, path: Path) -> Patient:
     """The one series under a path that was given for a T1."""
     from brainseg.study import find_patients
+    from brainseg.study.walk import walk
 
+    held = list(walk(folder)) if folder.is_dir() else []
+    volumes = [one.path / name for one in held for name in one.volumes]
+    if len(volumes) == sum(map(len, held)) == 1:
+        folder = volumes[0]  # the only file, whatever its name says
     try:
         patients = find_patients(folder)
     except InputError as error:

@@ -127,6 +127,7 @@ def read_dicom(series: Series, *, allow_gap: bool = False, force: bool = False) 
         files=tuple(item.file for item in ordered),
         notes=(*stack.notes, *notes),
         filled=stack.filled,
+        frame=slices[0].frame_of_reference,
     )
 
 

@@ -21,6 +21,7 @@ class Volume:
         spacing_mm: size of a voxel along X, Y, Z; None where the source does not say.
         files: in order of Z where there is one a slice, else one.
         notes: what the reader did or saw that the user should know.
+        frame: DICOM's frame of reference; empty where there is none. Positions of two frames cannot be compared.
         filled: indices along Z that no file holds, interpolated across a gap (`allow_gap`); `files` passes over them.
     """
 
@@ -30,3 +31,4 @@ class Volume:
     files: tuple[Path, ...]
     notes: tuple[str, ...] = ()
     filled: tuple[int, ...] = ()
+    frame: str = ""

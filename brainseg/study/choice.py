@@ -22,11 +22,12 @@ _NOT_T1 = re.compile(
     r"(?<![a-z])(?:t2|perf|dce|dsc|dyn|tof|angio|mr[av]|map|mapping|sub|subtraction|diff|dwi|dti|swi)(?![a-z])"
 )
 _CONTRAST = re.compile(
-    r"(?<![a-z])(?:post(?![ -]?op)|gd|gad\w*|ce|km|contrast|c\+)(?![a-z])|\+ ?(?:c|gd|gad\w*|km)(?![a-z])|"
+    r"(?<![a-z])(?:post(?![ -]?op)|gd|gad\w*|ce|km|contrast|c\+|mdc|inj\w*)(?![a-z])|\+ ?(?:c|gd|gad\w*|km)(?![a-z])|"
     r"(?<=t1)(?:ce|gd|c)(?![a-z])|t1post"
 )
 _NO_CONTRAST = re.compile(
-    r"(?<![a-z])(?:pre(?![ -]?op)|native|plain|non?[ _-]*(?:gd|gad\w*|contrast)|w/?o|without)(?![a-z])"
+    r"(?<![a-z])(?:pre(?![ -]?op)|nativ\w*|plain|non?[ _-]*(?:gd|gad\w*|contrast)|w/?o|without|"
+    r"ohne|vor|sans|avant|senza|sin)(?![a-z])"
 )
 _ASIDE = re.compile(
     r"(?<![a-z])(?:loc|localizer|localiser|scout|survey|3[ -]?plane|adc|e?adc|fa|colfa|trace\w*|mip|mpr|reformat\w*|"

@@ -42,6 +42,13 @@ class _Study:
     folders: dict[tuple[str, ...], None] = field(default_factory=dict)
 
     @property
+    def homes(self) -> list[tuple[str, ...]]:
+        """Its folders, but for those that lie above others of them."""
+        return [
+            one for one in self.folders if not any(other[: len(one)] == one for other in self.folders if other != one)
+        ]
+
+    @property
     def candidates(self) -> list[Candidate]:
         return [Candidate(s.header, max(len(s.files), s.header.frames)) for s in self.series.values()]
 
@@ -128,7 +135,7 @@ def _scan(files: Iterable[tuple[tuple[str, ...], Path]]) -> _Scan:
                 continue
             study = scan.studies.setdefault(headers.text(ds, "StudyInstanceUID"), _Study())
             study.folders[parts] = None
-            study.patients.add(headers.text(ds, "PatientID"))
+            study.patients |= {headers.text(ds, "PatientID")} - {""}
             if uid not in study.series:
                 study.series[uid] = _Gathered(headers.header_of(ds))
             study.series[uid].files.append(file)
@@ -205,15 +212,21 @@ def _all_broken(path: Path, files: Sequence[Path]) -> Patient:
 
 
 def _conflicts(scan: _Scan) -> dict[tuple[str, ...], tuple[str, ...]]:
-    """The folders that hold two patients, together with those below them, and the topmost folder where that is so."""
+    """The folders that hold two patients, together with those below them, and the topmost folder where that is so.
+
+    A file that strayed into a folder above its own study's does not make that folder one of this patient.
+    """
     own: dict[tuple[str, ...], set[str]] = {}
+    homes: set[tuple[str, ...]] = set()
     for study in scan.studies.values():
+        homes.update(study.homes)
         for parts in study.folders:
             own.setdefault(parts, set()).update(study.patients)
+    homes |= {parts for parts, patients in own.items() if len(patients) > 1}
     heads: dict[tuple[str, ...], set[str]] = {}
     head_of: dict[tuple[str, ...], tuple[str, ...]] = {}
     for parts, patients in own.items():
-        head = next(parts[:length] for length in range(len(parts) + 1) if parts[:length] in own)
+        head = next((parts[:length] for length in range(len(parts) + 1) if parts[:length] in homes), parts)
         head_of[parts] = head
         heads.setdefault(head, set()).update(patients)
     return {parts: head for parts, head in head_of.items() if len(heads[head]) > 1}
@@ -234,7 +247,7 @@ def _tops(scan: _Scan) -> dict[str, tuple[str, ...]]:
                 holders.setdefault(parts[:length], set()).add("")
     tops = {}
     for uid, study in scan.studies.items():
-        common = _common(list(study.folders))
+        common = _common(study.homes)
         alone = (common[:length] for length in range(len(common) + 1) if holders[common[:length]] == {uid})
         tops[uid] = next(alone, common)
     return tops

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from brainseg.errors import InputError, UsageError
 from brainseg.study import dicom, matlab, slices, tiff, volumes
-from brainseg.study.names import named, safe_name
-from brainseg.study.patient import Patient
-from brainseg.study.walk import ITK, MATLAB, NIFTI, PICTURES, TIFF, is_dicomdir, walk
+from brainseg.study.names import Found, named, safe_name
+from brainseg.study.patient import Patient, Series
+from brainseg.study.walk import ITK, MATLAB, NIFTI, PICTURES, TIFF, Folder, is_dicomdir, walk
 
 EXPECTED = (
     "give a folder of TIFF slices, a folder images/ of numbered PNG or JPEG slices, a NIfTI, MHA or NRRD volume, or a "
@@ -41,7 +41,7 @@ def find_patients(
     Raises:
         UsageError: if `path` does not exist, or no DICOM series under it has the UID `series`.
         InputError: if there is nothing to read, or the only patient there is has a problem.
-        MachineError: if a folder may not be read.
+        MachineError: if `path` may not be read.
     """
     path = Path(path)
     if path.name in ("", ".", ".."):
@@ -91,6 +91,7 @@ def _in_folder(path: Path, series: str | None, matlab_header: matlab.ReadHeader)
         return named(found)
     alone, taken = slices.find(path, folders)
     found += alone + matlab.find(path, folders, matlab_header)
+    found += [_unreadable(one) for one in folders if one.unreadable]
     found += tiff.find(path, [one for one in folders if one.path not in taken]) + volumes.find(path, folders)
     if not found:
         _refuse_pair([folder.path / name for folder in folders for name in folder.others])
@@ -98,6 +99,12 @@ def _in_folder(path: Path, series: str | None, matlab_header: matlab.ReadHeader)
         holds = f"holds {count} file{'s' * (count != 1)}, none of which can be read" if count else "holds no files"
         raise InputError(path, holds, EXPECTED)
     return named(found)
+
+
+def _unreadable(folder: Folder) -> Found:
+    """A patient, probably: one folder that may not be read must not hide the others."""
+    problem = InputError(folder.path, folder.unreadable, "check its permissions")
+    return Found(Patient("", folder.path, Series("nifti", ()), problem=problem), folder.parts)
 
 
 def _refuse_pair(files: Sequence[Path]) -> None:

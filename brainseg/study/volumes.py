@@ -15,19 +15,28 @@ from brainseg.study.walk import NIFTI, Folder
 
 Role = Literal["flair", "pre", "post", "mask", "other", "unknown"]
 
+_ORGANS = ("brain", "skull", "head", "parenchyma")
 BIDS_KINDS = ("anat", "dwi", "func", "perf", "fmap", "swi", "pet", "mrs")
 
 _BIDS = re.compile(r"^(?P<name>sub-[A-Za-z0-9]+(?:_ses-[A-Za-z0-9]+)?)_")
 _PIECES = re.compile(r"[A-Za-z0-9+]+")
 _SUFFIX = re.compile(r"\.(?:nii(?:\.gz)?|mha|mhd|nrrd|nhdr)$", re.IGNORECASE)
-_MASK = re.compile(r"^(?:masks?|(?:tumou?r|lesion)?(?:seg|segmentation|mask)|labels?|roi|gt|groundtruth)$")
+_MASK = re.compile(
+    r"^(?:masks?|msk|(?:tumou?r|lesions?|d|prob)?(?:seg|segm|segmentation|mask)|labels?|roi|gt|groundtruth|ples|ot|"
+    r"annotations?)$"
+)
+# Of a mask too, where they come last or right before the name of the sequence that it was drawn on.
+_MARKED = re.compile(r"^(?:lesions?|tumou?rs?|wmh|pred|predictions?)$")
+_ENTITIES = re.compile(r"(?:^|(?<=_))(?:sub|ses|space|run)-[A-Za-z0-9]+")  # of BIDS, that say nothing of the sequence
+_ONTO = re.compile(r"^(?:to|onto|in|on|reg|coreg|registered|2)$")
+_MASK_FOLDERS = re.compile(r"^(?:labels?.*|masks?|seg|segs|segmentations?|groundtruth|gt|annotations?|images_segm)$")
 _BRAIN_MASK = re.compile(r"^(?:brain|skull|head)(?:masks?|seg|segmentation)$")
 _FLAIR = re.compile(r"^(?:.*flair.*|t2f|darkfluid|tirm)$")
 _T1_FLAIR = re.compile(r"^t1w?flair.*$")
 _T1_PRE = re.compile(r"^(?:t1w?(?:pre|n|native|3d)?|mprage|spgr|fspgr|bravo)$")
-_T1_POST = re.compile(r"^(?:ct1|t1w?(?:c|ce|gd|gad|gado|gadolinium|km|post|contrast|\+c).*)$")
-_CONTRAST = re.compile(r"^(?:gd|gad|gado|gadolinium|post|ce|c|\+c|contrast|postcontrast|postgd|contrastenhanced)$")
-_NO_CONTRAST = re.compile(r"^(?:pre|no|non|without|wo|native|precontrast|noncontrast|nocontrast)$")
+_T1_POST = re.compile(r"^(?:ct1|t1w?(?:c(?!or)|ce|gd|gad|gado|gadolinium|km|post|contrast|\+c).*)$")
+_CONTRAST = re.compile(r"^(?:gd|gad|gado|gadolinium|km|post|ce|c|\+c|contrast|postcontrast|postgd|contrastenhanced)$")
+_NO_CONTRAST = re.compile(r"^(?:pre|no|non|without|wo|native|nativ|ohne|sans|precontrast|noncontrast|nocontrast)$")
 _OTHER = re.compile(r"^(?:t2w?|t2star|pd|pdw|adc|dwi|fa|swi|asl|bold|epi|md|b0|b1000|cbf|cbv|ct|pet|stir)$")
 _PLANE = {"ax", "axial", "tra", "sag", "cor", "2d", "3d", "t1", "t1w", "t2", "t2w", "tse", "space", "ce", "pre", "post"}
 
@@ -46,7 +55,8 @@ class Named:
         """Read the name of `file`."""
         stem = stem_of(file)
         spans = [(m.start(), m.end(), m.group().lower()) for m in _PIECES.finditer(stem)]
-        tokens = [token for _, _, token in spans]
+        who = [entity.span() for entity in _ENTITIES.finditer(stem)] if stem.startswith("sub-") else []
+        tokens = ["" if any(a <= at < b for a, b in who) else token for at, _, token in spans]
         role, first, last = role_of(tokens)
         while first > 0 and role in ("flair", "pre", "post") and tokens[first - 1] in _PLANE:
             first -= 1
@@ -64,15 +74,18 @@ def role_of(tokens: Sequence[str]) -> tuple[Role, int, int]:
     """What a file name made of `tokens` says it holds, and the first and last token that say so.
 
     A mask is a mask of whatever sequence its name goes on to mention; `t1_flair` is a T1 (an inversion-recovery T1),
-    while `flair_to_t1` is a FLAIR; a brain mask is no ground truth.
+    and so is `t1_to_flair`, while `flair_to_t1` is a FLAIR; a brain mask is no ground truth.
     """
     for i, token in enumerate(tokens):
-        if _BRAIN_MASK.match(token) or (i and tokens[i - 1] in ("brain", "skull", "head") and _MASK.match(token)):
+        if _BRAIN_MASK.match(token) or (i and tokens[i - 1] in _ORGANS and _MASK.match(token)):
             return "other", i, i
     for i, token in enumerate(tokens):
-        if _MASK.match(token):
+        on_flair = i + 1 == len(tokens) or _FLAIR.match(tokens[i + 1])
+        if _MASK.match(token) or (_MARKED.match(token) and on_flair):
             first = next((j for j in range(i) if _FLAIR.match(tokens[j]) or _T1_PRE.match(tokens[j])), i)
             return "mask", first, i
+    moved = (i for i, token in enumerate(tokens) if _ONTO.match(token) and any(map(_is_sequence, tokens[:i])))
+    tokens = tokens[: next(moved, len(tokens))]
     for i, token in enumerate(tokens):
         if token == "dark" and tokens[i + 1 : i + 2] == ["fluid"]:
             return "flair", i, i + 1
@@ -96,9 +109,17 @@ def role_of(tokens: Sequence[str]) -> tuple[Role, int, int]:
     return "unknown", len(tokens), len(tokens)
 
 
+def _is_sequence(token: str) -> bool:
+    return any(kind.match(token) for kind in (_FLAIR, _T1_PRE, _T1_POST, _OTHER))
+
+
 def _t1(tokens: Sequence[str], at: int) -> tuple[Role, int, int]:
     """Pre- or post-contrast, for a name whose token `at` says T1."""
-    said = [i for i, token in enumerate(tokens) if _CONTRAST.match(token) or _NO_CONTRAST.match(token)]
+    said = [
+        i
+        for i, token in enumerate(tokens)
+        if (_CONTRAST.match(token) and (token != "c" or i == at + 1)) or _NO_CONTRAST.match(token)
+    ]
     first, last = min([at, *said]), max([at, *said])
     if any(_NO_CONTRAST.match(token) for token in tokens):
         return "pre", first, last
@@ -122,6 +143,8 @@ def find(root: Path, folders: Sequence[Folder]) -> list[Found]:
     sessions: dict[tuple[Path, str], list[Path]] = {}
     spare: dict[tuple[Path, str], int] = {}
     for folder in folders:
+        if folder.parts and _MASK_FOLDERS.match(folder.parts[-1].lower()):
+            continue
         plain = []
         for name in folder.volumes:
             bids = _BIDS.match(name)
@@ -147,16 +170,45 @@ def _folder(path: Path, parts: tuple[str, ...], files: Sequence[Path], others: i
     """The patients of one folder: one for each prefix in front of the word FLAIR."""
     volumes = [Named.of(file) for file in files]
     prefixes = dict.fromkeys(v.prefix for v in volumes if v.role == "flair")
-    if len(prefixes) <= 1:
-        label = next(iter(prefixes), "")
-        if not prefixes and len(volumes) == 1:
-            label = stem_of(volumes[0].file)
+    if not prefixes:
+        label = stem_of(volumes[0].file) if len(volumes) == 1 else ""
         item = _choose(path, (*parts, label) if label else parts, volumes, others)
         return [item] if item else []
     groups = {prefix: [v for v in volumes if v.prefix == prefix] for prefix in prefixes}
+    names = {_name(prefix) for prefix in prefixes}
+    says_who = len(prefixes) > 1 or any(v.role in ("pre", "post", "other") and v.prefix in groups for v in volumes)
+    for v in volumes if says_who else ():  # T1 of patients without a FLAIR
+        own_name = _name(v.prefix)
+        if v.role in ("pre", "post") and v.prefix and not (own_name and any(_alike(own_name, one) for one in names)):
+            groups.setdefault(v.prefix, [w for w in volumes if w.prefix == v.prefix])
+    if len(prefixes) == 1:
+        (prefix,) = prefixes
+        own = [v for v in volumes if v.prefix == prefix or (not groups.get(v.prefix) and _fits(v, prefix, says_who))]
+        groups[prefix] = own
     spare = others + len(volumes) - sum(map(len, groups.values()))
     chosen = (_choose(path, (*parts, prefix) if prefix else parts, group, spare) for prefix, group in groups.items())
     return [item for item in chosen if item]
+
+
+def _name(prefix: str) -> tuple[str, ...]:
+    """What of a prefix can be a patient's name: not the numbers that converters give series."""
+    return tuple(token for token in map(str.lower, _PIECES.findall(prefix)) if not token.isdigit())
+
+
+def _alike(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    """Whether two names can be of one patient: the same, or one is all that the other begins with."""
+    shorter = min(len(one), len(other))
+    return one[:shorter] == other[:shorter] and (shorter > 0 or one == other)
+
+
+def _fits(volume: Named, prefix: str, says_who: bool) -> bool:
+    """Whether a volume of another prefix than the only FLAIR's can be of its patient."""
+    if not (volume.prefix and prefix):
+        return True
+    if not _alike(_name(volume.prefix), _name(prefix)):
+        return False
+    numbers = [[token for token in _PIECES.findall(one) if token.isdigit()] for one in (volume.prefix, prefix)]
+    return not says_who or numbers[0] == numbers[1] or not (numbers[0] and numbers[1])
 
 
 def _choose(path: Path, parts: tuple[str, ...], volumes: Sequence[Named], others: int) -> Found | None:

@@ -17,6 +17,7 @@ NIFTI = (".nii", ".nii.gz")
 ITK = (".mha", ".mhd", ".nrrd", ".nhdr")
 OWN_OUTPUT = {"run.json", "cohort.csv"}
 BIDS_ASIDE = {"derivatives", "sourcedata"}
+LOCK = ".brainseg.lock"  # in a folder of results while they are written, and after
 
 
 @dataclass
@@ -28,6 +29,7 @@ class Folder:
         parts: its path relative to the root of the search; empty for the root.
         tiffs, volumes: file names by suffix, in natural order.
         others: all other names, pictures and MATLAB files among them, any of which may be DICOM.
+        unreadable: why nothing is known of it; empty where it could be read.
     """
 
     path: Path
@@ -35,6 +37,7 @@ class Folder:
     tiffs: list[str] = field(default_factory=list)
     volumes: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
+    unreadable: str = ""
 
     def add(self, name: str) -> None:
         """Sort one file name into its list."""
@@ -58,12 +61,12 @@ def is_dicomdir(path: Path) -> bool:
 def walk(root: Path) -> Iterator[Folder]:
     """Every folder from `root` down, in natural order.
 
-    Hidden files and folders, `__MACOSX`, results of brainseg itself (a folder with run.json and cohort.csv) and, beside
-    BIDS subjects, derivatives and sourcedata are passed over. Links are followed, each folder once; one that leads
+    Hidden files and folders, `__MACOSX`, results of brainseg itself, finished or not, and, beside BIDS subjects or
+    their rawdata, derivatives and sourcedata are passed over. Links are followed, each folder once; one that leads
     nowhere is a file, so that what it stands for is missed where it is read.
 
     Raises:
-        MachineError: if a folder may not be read.
+        MachineError: if `root` may not be read; a folder below it that may not is `unreadable`.
     """
     seen: set[tuple[int, int]] = set()
     waiting: list[tuple[Path, tuple[str, ...]]] = [(root, ())]
@@ -71,6 +74,7 @@ def walk(root: Path) -> Iterator[Folder]:
         path, parts = waiting.pop()
         folder = Folder(path, parts)
         below: list[str] = []
+        own = False
         try:
             status = path.stat()
             if (status.st_dev, status.st_ino) in seen:
@@ -78,6 +82,7 @@ def walk(root: Path) -> Iterator[Folder]:
             seen.add((status.st_dev, status.st_ino))
             with os.scandir(path) as entries:
                 for entry in entries:
+                    own = own or entry.name == LOCK
                     if entry.name.startswith(".") or entry.name == "__MACOSX":
                         continue
                     if _leads_nowhere(entry) or entry.is_file():
@@ -85,10 +90,13 @@ def walk(root: Path) -> Iterator[Folder]:
                     elif entry.is_dir():
                         below.append(entry.name)
         except OSError as error:
-            raise MachineError(path, f"cannot be read ({error.strerror})", "check its permissions") from error
-        if parts and OWN_OUTPUT.issubset(folder.others):
+            if not parts:
+                raise MachineError(path, f"cannot be read ({error.strerror})", "check its permissions") from error
+            yield Folder(path, parts, unreadable=f"cannot be read ({error.strerror})")
             continue
-        if any(name.startswith("sub-") for name in below):
+        if parts and (own or OWN_OUTPUT.issubset(folder.others)):
+            continue
+        if any(name.startswith("sub-") or name == "rawdata" for name in below):
             below = [name for name in below if name not in BIDS_ASIDE]
         for names in (folder.tiffs, folder.volumes, folder.others):
             names.sort(key=natural)

@@ -11,6 +11,7 @@ from typing import Any
 import itk
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 import tifffile
 
@@ -152,6 +153,28 @@ def test_t1_that_cannot_be_read_is_left_out_with_a_note_but_refused_when_asked_f
     assert case.notes == ("pre-contrast: found but not used, it is empty",)
     with pytest.raises(InputError, match="is empty"):
         read_case(tmp_path, pre=t1)
+
+
+def test_t1_of_another_frame_of_reference_is_left_out_with_a_note_but_taken_when_asked_for(
+    tmp_path: Path, phantom: Phantom
+) -> None:
+    root = write_phantom_dicom(phantom, tmp_path)
+    for file in (root / "T1_POST").iterdir():
+        instance = pydicom.dcmread(file)
+        instance.FrameOfReferenceUID = "1.2.3"
+        instance.save_as(file)
+    case = read_case(root)
+    assert case.missing == ("post-contrast",)
+    assert case.notes == ("post-contrast: found but not used, it has another frame of reference than the FLAIR",)
+    case = read_case(root, post=root / "T1_POST")
+    assert case.missing == ()
+    assert case.notes == ("post-contrast: has another frame of reference than the FLAIR, so it may lie elsewhere",)
+
+
+def test_a_volume_alone_in_a_folder_that_is_given_is_what_is_meant(tmp_path: Path) -> None:
+    write(tmp_path / "p" / "flair.nii.gz")
+    write(tmp_path / "extra" / "t1c.nii.gz", FLAIR + 1)
+    assert read_case(tmp_path / "p", post=tmp_path / "extra").missing == ("pre-contrast",)
 
 
 def test_given_files_override_those_found(tmp_path: Path) -> None:
