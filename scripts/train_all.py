@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BUNDLES = sorted(path.stem for path in (ROOT / "bundles" / "source" / "networks").glob("*.yaml"))
 # glibc gives the memory of every large tensor back and asks for it again; a CPU step is a tenth faster if it does not.
 KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": 2**32, "MALLOC_TRIM_THRESHOLD_": 2**32, "MALLOC_TOP_PAD_": 2**28}
-PROBE = ["max_epochs=4", "coarse_share=0.5", "val_interval=99"]
+PROBE = ["max_epochs=4", "coarse_share=0.5", "val_interval=4"]
 
 
 def main() -> None:
@@ -85,7 +85,7 @@ def train(name: str, fold: int, out: Path, common: list[str], epochs: int | None
         settings = [*(f"{key}={json.dumps(value)}" for key, value in recorded.items()), *paths]
     else:
         shutil.rmtree(root, ignore_errors=True)
-        epochs = epochs or tunables(name)["max_epochs"]
+        epochs = epochs or int(given(settings, "max_epochs", tunables(name)["max_epochs"]))
         settings = [f"max_epochs={epochs}", f"val_interval={epochs}", *settings]
     root.parent.mkdir(parents=True, exist_ok=True)
     command = ["train", "--bundle", name, *common, "--fold", str(fold), "--out", str(root), *resume, *settings]
@@ -95,14 +95,20 @@ def train(name: str, fold: int, out: Path, common: list[str], epochs: int | None
     return f"{root}: failed; see {root.with_suffix('.log')}" if code else ""
 
 
+def given(settings: list[str], key: str, otherwise: float) -> float:
+    """The number that the last of `settings`, KEY=VALUE each, sets `key` to."""
+    found = [value for name, _, value in (one.partition("=") for one in settings) if name == key]
+    return float(found[-1]) if found else otherwise
+
+
 def epochs_in(minutes: float, name: str, common: list[str], settings: list[str]) -> int:
     """How many epochs of the bundle fit, from four that are timed."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    coarse = tunables(name)["coarse_share"]
+    coarse = float(given(settings, "coarse_share", tunables(name)["coarse_share"]))
     with tempfile.TemporaryDirectory() as folder:
         probe = ["train", "--bundle", name, *common, "--out", f"{folder}/run", *settings, *PROBE]
-        brainseg(probe, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fails at its end: it keeps no weights
+        brainseg(probe, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         events = EventAccumulator(f"{folder}/run")
         events.Reload()
         ends = [event.wall_time for event in events.Scalars("learning_rate")]

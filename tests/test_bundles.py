@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tifffile
+from tiff_set import write_tiff_set
 
 from brainseg.bundle import WEIGHTS, read_config, shipped, ships_weights
 
@@ -34,21 +34,7 @@ def monai_bundle(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two patients of three 96x80 slices in the layout of the public set; the tumour is bright in FLAIR."""
-    folder = tmp_path_factory.mktemp("set")
-    random = np.random.default_rng(0)
-    for patient in ("TCGA_AA_1", "TCGA_AA_2"):
-        (folder / patient).mkdir()
-        for number in (1, 2, 10):
-            mask = np.zeros((96, 80), np.uint8)
-            mask[30:50, 20:45] = 255
-            head = np.zeros((96, 80, 3))
-            head[10:86, 10:70] = 90
-            head[..., 1] += mask * 0.4
-            slice_ = np.clip(head + random.normal(0, 5, head.shape), 0, 255).astype(np.uint8)
-            tifffile.imwrite(folder / patient / f"{patient}_{number}.tif", slice_, photometric="rgb")
-            tifffile.imwrite(folder / patient / f"{patient}_{number}_mask.tif", mask)
-    return folder
+    return write_tiff_set(tmp_path_factory.mktemp("set"), ["TCGA_AA_1", "TCGA_AA_2"])
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -73,7 +59,7 @@ def test_training_writes_weights_a_state_and_tensorboard_events(trained: Path) -
     state = torch.load(run / "models" / "model.pt", weights_only=True)
     assert all(isinstance(value, torch.Tensor) for value in state.values())
     assert set(torch.load(run / "models" / "state_checkpoint_epoch=1.pt", weights_only=True)) == {
-        "network", "ema", "optimizer", "lr_scheduler", "best", "trainer",
+        "network", "trained", "ema", "optimizer", "lr_scheduler", "best", "trainer",
     }  # fmt: skip
     events = EventAccumulator(str(run))
     events.Reload()
