@@ -25,7 +25,7 @@ class AxialSlice:
     """One axial slice turned to the radiological view: row 0 anterior, column 0 at the patient's right.
 
     Attributes:
-        number: its place along the scan's own axial axis, counted from 1 as viewers and file names do.
+        number: its place along the scan's own axial axis, counted from 1 as viewers do, whatever its file is called.
         count: how many slices the scan has.
         flair: float32 `(rows, columns)`, 0 (black) to 1 (white), windowed over the whole volume.
         mask, truth: bool of the same shape; `truth` None if unknown.

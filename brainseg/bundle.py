@@ -34,6 +34,15 @@ WEIGHTS = Path("models") / "model.pt"
 INFERENCE = Path("configs") / "inference.json"
 MANIFEST = Path("models") / "model.pt.sha256"
 TRAINING_FILE = Path("models") / "training.json"
+USE = (  # tunables that also decide how a trained network is used
+    "pixel_mm",
+    "threshold",
+    "temperature",
+    "presence_slope",
+    "presence_offset",
+    "smallest_lesion_voxels",
+    "lesion_probability",
+)
 NO_WEIGHTS = "no weights shipped: train it"
 
 
@@ -243,10 +252,7 @@ def _opened(
     name: str, root: Path, configs: Path, recipe: str, device: torch.device, backend: str, threshold: float | None
 ) -> Bundle:
     """The bundle with the weights at `root`; evaluates the configs of the folder `configs`."""
-    parser = read_config(configs, "inference", recipe)
-    parser["device"] = device
-    if threshold is not None:
-        parser["threshold"] = threshold
+    parser = _inference(configs, root, recipe, device, threshold)
     network = parser.get_parsed_content("network_def")
     state, weights_sha256 = read_weights(root / WEIGHTS, network.state_dict(), recorded_hash(root))
     network.load_state_dict(state)
@@ -272,6 +278,24 @@ def _opened(
     )
     _ = bundle.engine  # refused here, once, if it cannot be
     return bundle
+
+
+def _inference(configs: Path, root: Path, recipe: str, device: torch.device, threshold: float | None) -> ConfigParser:
+    """The inference.json of `configs`, with what the run at `root` recorded of how its network is to be used."""
+    parser = read_config(configs, "inference", recipe)
+    parser["device"] = device
+    for key, value in ({} if root == configs else recorded_use(root)).items():
+        parser[key] = value
+    if threshold is not None:
+        parser["threshold"] = threshold
+    return parser
+
+
+def recorded_use(root: Path) -> dict[str, float]:
+    """The settings of a run that its network is used by, where they are not its bundle's: plain numbers alone."""
+    settings = plain_json(root / RUN_FILE).get("settings") if (root / RUN_FILE).is_file() else None
+    kept = settings if isinstance(settings, dict) else {}
+    return {key: kept[key] for key in USE if isinstance(kept.get(key), int | float)}
 
 
 @contextmanager
@@ -305,9 +329,7 @@ def with_threshold(bundle: Bundle, threshold: float) -> Bundle:
     """
     if bundle.name not in shipped():
         raise ValueError(f"expected a bundle with shipped configs, got {bundle.name}")
-    parser = read_config(shipped()[bundle.name], "inference", bundle.recipe)
-    parser["device"] = bundle.device
-    parser["threshold"] = threshold
+    parser = _inference(shipped()[bundle.name], bundle.root, bundle.recipe, bundle.device, threshold)
     return replace(bundle, threshold=threshold, mask=parser.get_parsed_content("mask"))
 
 

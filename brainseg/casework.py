@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-from brainseg.case import Case, Segmentation
+from brainseg.case import CHANNELS, FLAIR, Case, Segmentation
 from brainseg.errors import BrainsegError, InputError, MachineError, bug_place, bug_trace
 from brainseg.job import Job, Options, as_given, fingerprint, input_hashes
-from brainseg.record import MASK, RECORD, Record, new_record, read_record, write_record
+from brainseg.record import MASK, RECORD, Made, Record, hashes_of, read_record, write_record
 from brainseg.results import CaseDetail, CohortRow, Done, Failed
 from brainseg.writers.atomic import of_machine
 
 if TYPE_CHECKING:
+    from brainseg.appearance import Appearance
     from brainseg.bundle import Bundle
     from brainseg.guarded import GuardedReader
     from brainseg.midline import Midline
@@ -66,7 +67,7 @@ def load(job: Job, bundles: Sequence[Bundle], out: Path, options: Options, reade
     folder = out / job.patient.name
     hashes = input_hashes(job, options)
     made_from = fingerprint(hashes, bundles, options)
-    if not options.overwrite and (before := _before(folder, made_from)) is not None:
+    if not options.overwrite and (before := _before(folder, job, hashes, made_from)) is not None:
         return Done(before.row, detail_of(folder, before), fresh=False)
     case = reader.read_patient(
         job.patient,
@@ -88,26 +89,52 @@ def segmented(loaded: Loaded, bundles: Sequence[Bundle], options: Options) -> Se
 
 def finish(loaded: Loaded, result: Segmentation, bundles: Sequence[Bundle], out: Path, options: Options) -> Done:
     """Step 3: measured and written; the record comes last."""
+    from brainseg.appearance import appearance
+    from brainseg.midline import midline_of
+    from brainseg.quality import head_of
+
     started = time.perf_counter()
     job, case = loaded.job, loaded.case
     folder = out / job.patient.name
-    row, left_out, midline = _write_case(folder, job, case, result, bundles[0], options)
+    look, midline = appearance(case.image[FLAIR], case.affine), midline_of(case)
+    errors_of = _errors_of(case, result, bundles[0], options)
+    row, left_out = _write_case(folder, job, case, result, bundles[0], options, look, midline, errors_of)
     spent = loaded.seconds + result.seconds + time.perf_counter() - started
     row = replace(row, seconds=round(spent, 2))
     unused = job.patient.skipped
     aside = f"{unused} other file{'s were' if unused > 1 else ' was'} there and not used" if unused else ""
     notes = [note for note in (*case.notes, *left_out, job.patient.why, aside) if note]
-    truth_ml = options.truth_ml.get(job.patient.name)
-    record = new_record(folder, case, loaded.made_from, loaded.hashes, notes, row, truth_ml, midline)
+    files = hashes_of(folder)
+    record = Record(
+        fingerprint=loaded.made_from,
+        inputs=loaded.hashes,
+        notes=tuple(notes),
+        row=row,
+        shape=case.shape,
+        affine=case.affine,
+        spacing_mm=case.spacing_mm,
+        made=Made(
+            mask=files[MASK],
+            confidence=row.confidence,
+            flags=row.flags,
+            networks=tuple((one.name, one.weights_sha256, one.threshold) for one in bundles),
+            errors_of=errors_of,
+            head=head_of(look, result.mask.size),
+        ),
+        files=files,
+        truth_ml=options.truth_ml.get(job.patient.name),
+        midline=midline,
+    )
     write_record(folder, record)
     return Done(row, detail_of(folder, record), fresh=True)
 
 
-def _before(folder: Path, made_from: str) -> Record | None:
+def _before(folder: Path, job: Job, hashes: Mapping[str, str], made_from: str) -> Record | None:
     """A case that was made from the same before; one whose mask a person changed since is measured, never made again.
 
     Raises:
-        InputError: the mask was changed by hand, and what it would be made from has changed too.
+        InputError: the mask was changed by hand, and what it would be made from has changed too; or the results are of
+            a scan from elsewhere that only has the same name.
     """
     from brainseg.remeasure import remeasured
 
@@ -115,6 +142,9 @@ def _before(folder: Path, made_from: str) -> Record | None:
     if record is None:
         return None
     same = record.fingerprint == made_from
+    if not same and record.row.input != job.shown and not set(hashes.values()) & set(record.inputs.values()):
+        cause = f"holds results of another scan ({record.row.input})"
+        raise InputError(folder, cause, "choose another --out, or pass --overwrite to lose them")
     if same and record.whole(folder):
         return record
     if not record.edited(folder):
@@ -125,16 +155,31 @@ def _before(folder: Path, made_from: str) -> Record | None:
     return remeasured(folder, record)
 
 
+def _errors_of(case: Case, result: Segmentation, bundle: Bundle, options: Options) -> str:
+    """The bundle whose cross-validation measured such a case: its own weights and threshold, and not FLAIR alone."""
+    from brainseg.bundle import shipped
+
+    as_shipped = result.bundle == bundle.name and bundle.root == shipped().get(bundle.name)
+    as_measured = options.threshold is None and not options.tta and len(case.missing) < len(CHANNELS) - 1
+    return bundle.name if as_shipped and as_measured else ""
+
+
 def _write_case(
-    folder: Path, job: Job, case: Case, result: Segmentation, bundle: Bundle, options: Options
-) -> tuple[CohortRow, list[str], Midline | None]:
-    """The case's row, what there is to say of formats that were left out, and the midline of the head."""
+    folder: Path,
+    job: Job,
+    case: Case,
+    result: Segmentation,
+    bundle: Bundle,
+    options: Options,
+    look: Appearance | None,
+    midline: Midline | None,
+    errors_of: str,
+) -> tuple[CohortRow, list[str]]:
+    """The case's row, and what there is to say of formats that were left out."""
     from brainseg.axial import axial_slices, in_eight_bits
     from brainseg.backends.memory import release_memory
-    from brainseg.bundle import shipped
     from brainseg.frame import LARGE_VOXELS
     from brainseg.measures import case_confidence, find_lesions, volume_ml
-    from brainseg.midline import midline_of
     from brainseg.presence import slice_presence
     from brainseg.quality import flags_of
     from brainseg.volume_error import volume_interval
@@ -148,7 +193,6 @@ def _write_case(
         release_memory()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / RECORD).unlink(missing_ok=True)
-    midline = midline_of(case)
     lesions = find_lesions(result.mask, result.probability, case.affine, case.spacing_mm, midline)
     confidence = case_confidence(result.probability, result.mask)
     in_mm = case.spacing_mm is not None
@@ -159,15 +203,14 @@ def _write_case(
     write_lesions(folder / "lesions.csv", lesions)
     presence = slice_presence(result.mask, result.probability, case.affine, case.spacing_mm, bundle.presence)
     write_slices(folder / "slices.csv", presence)
-    flags = flags_of(case, result, lesions, confidence, certain=job.patient.certain, left_out=bool(left_out))
+    flags = flags_of(case, result, lesions, confidence, look, certain=job.patient.certain, left_out=bool(left_out))
     slices = list(axial_slices(case, result.mask))
     write_overlay(folder / "overlay.png", case, result.mask, slices=slices)
     tiles = [in_eight_bits(one.flair) for one in slices]
     del slices  # four times as large as these
     write_sheet(folder / SLICES, tiles)
     volume = volume_ml(result.mask, case.spacing_mm) if case.spacing_mm else None
-    alone = result.bundle == bundle.name and bundle.root == shipped().get(bundle.name)
-    low, high = volume_interval(volume, bundle.name if alone else "")
+    low, high = volume_interval(volume, errors_of)
     row = CohortRow(
         case=job.patient.name,
         status="done",
@@ -182,7 +225,7 @@ def _write_case(
         volume_low_ml=low,
         volume_high_ml=high,
     )
-    return row, left_out, midline
+    return row, left_out
 
 
 def detail_of(folder: Path, record: Record) -> CaseDetail:

@@ -19,6 +19,8 @@ from brainseg.guarded import GuardedReader
 from brainseg.job import Job, Options, bundles_of, find_jobs
 from brainseg.record import read_record
 from brainseg.results import CaseDetail, CohortRow, Done, Failed, Failure
+from brainseg.study.walk import LOCK
+from brainseg.units import millilitres
 from brainseg.writers.atomic import refuse_link, refuse_unwritable, remove_partials
 
 if TYPE_CHECKING:
@@ -108,7 +110,7 @@ def locked(out: Path) -> Iterator[None]:
     try:
         out.mkdir(parents=True, exist_ok=True)
         refuse_unwritable(out.resolve())
-        lock = filelock.FileLock(str(out / ".lock"), timeout=0)
+        lock = filelock.FileLock(str(out / LOCK), timeout=0)
         lock.acquire()
     except filelock.Timeout:
         raise MachineError(out, "another process is writing here", "wait for it, or choose another --out") from None
@@ -188,7 +190,7 @@ def failed_row(failure: Failure) -> CohortRow:
 
 def summary_line(row: CohortRow, fresh: bool) -> str:
     """One line on a case for the terminal."""
-    volume = f"{row.volume_ml:.1f} mL" if row.volume_ml is not None else f"{row.volume_voxels} voxels"
+    volume = f"{millilitres(row.volume_ml)} mL" if row.volume_ml is not None else f"{row.volume_voxels} voxels"
     flags = f"  [{', '.join(row.flags)}]" if row.flags else ""
     lesions = f"{row.lesions} lesion{'' if row.lesions == 1 else 's'}"
     confidence = "unknown" if row.confidence is None else f"{row.confidence:.2f}"

@@ -177,9 +177,14 @@ def refuse_protocol_mix(protocols: Mapping[str, str]) -> None:
 
 
 def notable(comparison: Comparison) -> dict[str, str]:
-    """Title -> case: the best, median and worst patient by the competitors' mean Dice; fewer if they coincide."""
+    """Title -> case: the best, median and worst patient by the competitors' mean Dice; fewer if they coincide.
+
+    Patients without a Dice (nothing there, and nothing marked) are none of these.
+    """
     dice = comparison.metrics[0].values.mean(axis=0)
-    order = [int(i) for i in np.argsort(-np.nan_to_num(dice, nan=-1.0), kind="stable")]
+    order = [int(i) for i in np.argsort(-dice, kind="stable") if not np.isnan(dice[i])]
+    if not order:
+        return {}
     places = {"best": order[0], "median": order[len(order) // 2], "worst": order[-1]}
     chosen: dict[str, str] = {}
     for title, i in places.items():
@@ -225,17 +230,23 @@ def signed_rank_p(differences: Floats) -> float:
     """Two-sided p of Wilcoxon's signed-rank test that `differences` (n,) are symmetric about zero.
 
     Zeros are dropped, as Wilcoxon did; tied sizes share their mean rank. The distribution is exact for up to 50
-    differences without ties, else normal with the correction for ties. NaN with fewer than 6 that are not zero.
+    differences, tied ones too, else normal with the correction for ties. NaN with fewer than 6 that are not zero.
     Wilcoxon, Individual comparisons by ranking methods, Biometrics Bulletin 1945.
     """
-    from scipy.stats import wilcoxon
+    from scipy.stats import rankdata, wilcoxon
 
     nonzero = differences[differences != 0]
     if len(nonzero) < FEWEST_NONZERO:
         return float("nan")
-    tied = len(np.unique(np.abs(nonzero))) < len(nonzero)
-    method = "approx" if tied or len(nonzero) > MOST_EXACT else "exact"
-    return float(wilcoxon(nonzero, method=method).pvalue)
+    if len(nonzero) > MOST_EXACT:
+        return float(wilcoxon(nonzero, method="approx").pvalue)
+    doubled = np.rint(2 * rankdata(np.abs(nonzero))).astype(int)  # whole numbers, also where ranks are shared
+    ways = np.ones(1)  # in which signs give each sum of the ranks of what is positive
+    for rank in doubled:
+        ways = np.pad(ways, (0, rank)) + np.pad(ways, (rank, 0))
+    found = int(doubled[nonzero > 0].sum())
+    tail = min(ways[: found + 1].sum(), ways[found:].sum())
+    return float(min(1.0, 2 * tail / ways.sum()))
 
 
 def holm(p: Sequence[float]) -> list[float]:

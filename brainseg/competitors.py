@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from brainseg.bundle import RUN_FILE, TRAINING_FILE, shipped
 from brainseg.comparison import Comparison, Competitor, Score, compare, notable, refuse_protocol_mix
 from brainseg.errors import BrainsegError, InputError, MachineError, UsageError, one_line
-from brainseg.evaluation import PICTURES, SCORES, SUMMARY, Advance, cautions_of, evaluate, write_evaluation
-from brainseg.members import finished_runs, training_record
+from brainseg.evaluation import PICTURES, SCORES, SUMMARY, Advance, evaluate, write_evaluation
+from brainseg.members import FLATTERS, cautions_of, finished_runs, record_of_runs
 from brainseg.study.names import safe_name
 from brainseg.writers.tables import read_table
 
@@ -137,11 +137,12 @@ def read_scored(label: str, folders: Sequence[Path]) -> Competitor:
     words = [_words(summary) for summary in summaries]
     refuse_protocol_mix({folder.name: said[1] for folder, said in zip(folders, words, strict=True)})
     what, protocol, definition = words[0]
-    cautions = tuple(one_line(str(caution)) for caution in summaries[0].get("cautions") or ())
+    said = dict.fromkeys(one_line(str(caution)) for summary in summaries for caution in summary.get("cautions") or ())
+    cautions = tuple(said)
     if len(folders) > 1:
         what = f"{what}, cross-validated ({', '.join(folder.name for folder in folders)})"
-        chosen = [name for folder in folders for name in training_record(folder)["chosen_by"]]
-        cautions = cautions_of({"trained_on": (), "chosen_by": chosen}, list(scores))
+        counted = cautions_of(record_of_runs(folders), list(scores))  # of each fold, and now of all
+        cautions = (*(one for one in said if not one.endswith(FLATTERS) and one not in counted), *counted)
     histories = tuple(history for folder in folders for history in _histories(str(folder)))
     return Competitor(label, what, protocol, definition, scores, cautions, pictures, histories)
 

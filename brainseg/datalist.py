@@ -49,6 +49,23 @@ def split_by_patient(
     return [sorted(part) for part in parts]
 
 
+def split_by_subject(
+    subjects: Mapping[str, str], *, folds: int = 5, seed: int = 0, strata: Mapping[str, float] | None = None
+) -> list[list[str]]:
+    """The same where some scans are of one person, who is in one fold with all of them.
+
+    Args:
+        subjects: scan -> person, as `study.subjects.subjects_of` has it.
+        folds, seed, strata: as above; `strata` has a number for each scan.
+    """
+    scans: dict[str, list[str]] = {}
+    for name, subject in subjects.items():
+        scans.setdefault(subject, []).append(name)
+    sizes = None if strata is None else {subject: sum(strata[one] for one in own) for subject, own in scans.items()}
+    parts = split_by_patient(list(scans), folds=folds, seed=seed, strata=sizes)
+    return [sorted(name for subject in part for name in scans[subject]) for part in parts]
+
+
 def read_folds(path: Path) -> list[list[str]]:
     """The folds of a fold file: `{"folds": [[name, ...], ...]}`, every name once.
 

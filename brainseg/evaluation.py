@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +12,15 @@ from numpy.typing import NDArray
 
 from brainseg.case import FLAIR, Case
 from brainseg.errors import InputError, UsageError
+from brainseg.members import cautions_of
+from brainseg.predictions import Predictor, cautions_of_predictions, from_folder
 from brainseg.protocols import BY_SLICE, PROTOCOLS, ten_of, volume_of_d
 from brainseg.scores import CaseScores, score_case
 from brainseg.slice_split import EACH_COUNTS
 from brainseg.statistics import LEVEL, RESAMPLES, Figure, global_dice, mean_figure, summarise
 from brainseg.study import Patient, find_patients
 from brainseg.study.segmentation import truth_cautions
+from brainseg.study.subjects import subjects_of
 
 if TYPE_CHECKING:
     from brainseg.axial import AxialSlice
@@ -25,10 +28,8 @@ if TYPE_CHECKING:
     from brainseg.presence import Presence
 
 Array = NDArray[Any]
-Predictor = Callable[[Case], tuple[Array, Array | None]]
 Advance = Callable[[str], None]
 SCORES, SUMMARY, PICTURES = "per_patient.csv", "summary.json", "pictures.npz"  # what an evaluation leaves
-SAME_GRID_MM = 0.01  # affines are rounded to single precision in NIfTI
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def evaluate(
         if not patients:
             raise InputError(data, "no patient to score is there", "give the data that the others were scored on")
     refuse_unreadable(patients, data)
-    cautions = (*cautions, *cautions_of_slices(patients), *truth_cautions(patients))
+    cautions = (*cautions, *cautions_of_slices(patients), *cautions_of_visits(patients), *truth_cautions(patients))
     subject = open_subject(
         patients,
         data,
@@ -183,7 +184,9 @@ def open_subject(
         InputError: there is no opinion on any of them.
     """
     if predictions is not None:
-        return Subject(predictions.resolve().name, from_folder(predictions), tuple(patients))
+        names = [patient.name for patient in patients]
+        told = cautions_of_predictions(predictions, names)
+        return Subject(predictions.resolve().name, from_folder(predictions, names), tuple(patients), told)
     from brainseg.members import open_member, record_of
 
     named = [bundle] if isinstance(bundle, str) else bundle or ()
@@ -195,10 +198,10 @@ def open_subject(
     what = ", ".join((" + ".join(member.what for member in members), *looks))
     predict = from_members(members, flair_alone=flair_alone, tta=tta)
     names = [patient.name for patient in known]
-    told = [one for member in members for one in cautions_of(record_of(member), names)]
+    cautions = dict.fromkeys(one for member in members for one in cautions_of(record_of(member), names))
     presence = {own.presence for member in members for name in names if (own := member.of(name))}
     alone = presence.pop() if len(presence) == 1 else None
-    return Subject(what, predict, tuple(known), tuple(dict.fromkeys(told)), alone)
+    return Subject(what, predict, tuple(known), tuple(cautions), alone)
 
 
 def score_patients(
@@ -256,38 +259,6 @@ def from_members(members: Sequence[Member], *, flair_alone: bool = False, tta: b
         return result.mask, result.probability
 
     return predict
-
-
-def from_folder(folder: Path) -> Predictor:
-    """Takes the masks, and the probabilities where they were saved, that `brainseg segment` wrote to `folder`.
-
-    Raises (when called):
-        InputError: no mask for a case, or one on another grid.
-    """
-    from brainseg.readers.nifti import read_nifti, read_nifti_mask
-
-    def predict(case: Case) -> tuple[Array, Array | None]:
-        path = folder / case.name / "mask.nii.gz"
-        if not path.is_file():
-            raise InputError(path, "no prediction there", "segment this patient first")
-        _refuse_other_grid(path, case)
-        mask = read_nifti_mask(path)
-        saved = path.with_name("probability.nii.gz")
-        if not saved.is_file():
-            return mask, None
-        _refuse_other_grid(saved, case)
-        return mask, read_nifti(saved).array
-
-    return predict
-
-
-def _refuse_other_grid(path: Path, case: Case) -> None:
-    from brainseg.readers.grid import Grid
-    from brainseg.readers.nifti import refuse_other_grid
-
-    grid, in_mm = Grid(case.shape, case.affine), case.spacing_mm is not None
-    remedy = "predict on the scan's own grid"
-    refuse_other_grid(path, grid, in_mm=in_mm, tolerance_mm=SAME_GRID_MM, remedy=remedy)
 
 
 def review_run(
@@ -384,14 +355,13 @@ def cautions_of_slices(patients: Sequence[Patient]) -> tuple[str, ...]:
     return (EACH_COUNTS,) if any(patient.alone for patient in patients) else ()
 
 
-def cautions_of(record: Mapping[str, Sequence[str]], patients: Sequence[str]) -> tuple[str, ...]:
-    """What must be said of figures over `patients`, by a training record's `trained_on` and `chosen_by`."""
-    cautions = []
-    for key, did in (("trained_on", "trained the network"), ("chosen_by", "chose the weights among the epochs")):
-        known = len(set(patients) & set(record[key]))
-        if known:
-            cautions.append(f"{known} of these {len(patients)} patients {did}, so the figures flatter it")
-    return tuple(cautions)
+def cautions_of_visits(patients: Sequence[Patient]) -> tuple[str, ...]:
+    """What must be said of figures over several scans of one person."""
+    people = len(set(subjects_of(patients).values()))
+    if people == len(patients):
+        return ()
+    who = f"{people} person{'s' * (people > 1)}"
+    return (f"these {len(patients)} scans are of {who} and each counts, so the intervals are too narrow",)
 
 
 def _tumour(one: AxialSlice) -> tuple[int, int, int]:

@@ -10,7 +10,7 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from brainseg.case import Spacing, spacing_of
 from brainseg.errors import InputError
@@ -18,10 +18,11 @@ from brainseg.guarded import GuardedReader
 from brainseg.job import Options
 from brainseg.measures import volume_ml, volume_voxels
 from brainseg.quality import FLAGS
-from brainseg.record import MASK
+from brainseg.record import MASK, Network, made_of
 from brainseg.side_by_side import SideBySide, side_by_side
-from brainseg.visits import Given, days_between, network_of, open_visits, recorded
-from brainseg.volume_error import LEVEL, VOLUME_ERROR
+from brainseg.visits import Given, days_between, networks_of, open_visits, recorded
+from brainseg.volume_error import LEVEL, VOLUME_ERROR, volume_interval
+from brainseg.weights import file_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,11 +48,12 @@ class Visit:
         name: from the path that was given.
         days: since the baseline; None where not known.
         volume_ml: None where the spacing is unknown.
-        low, high: the true volumes, mL, that 95% of such measurements come from; `high` is None for a volume of 0.
+        low, high: the true volumes, mL, that 95% of such measurements come from; `high` is None for a volume of 0,
+            both where the cross-validation's errors are not those of such a measurement.
         voxels: of the mask.
         voxel_ml: volume of one; None where the spacing is unknown.
         flags: keys of `FOLLOW_FLAGS`.
-        network: name, weights and threshold of each bundle that segmented it; None where that is not recorded.
+        networks: that segmented it; None where that is not recorded.
     """
 
     name: str
@@ -62,7 +64,7 @@ class Visit:
     voxels: int
     voxel_ml: float | None
     flags: tuple[str, ...]
-    network: tuple[tuple[str, str, float], ...] | None
+    networks: tuple[Network, ...] | None
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,9 @@ def change(before: Visit, after: Visit) -> Change:
         ml=ml,
         percent=percent,
         percent_per_month=None if percent is None or not days else percent / (days / DAYS_PER_MONTH),
-        exceeds=VOLUME_ERROR.exceeds(before.volume_ml, after.volume_ml),
+        exceeds=None
+        if before.low is None or after.low is None
+        else VOLUME_ERROR.exceeds(before.volume_ml, after.volume_ml),
     )
 
 
@@ -191,12 +195,14 @@ def _segmented(visit: Given, out: Path, options: Options) -> Path:
 def _measured(name: str, folder: Path, days: int | None, given_spacing: Spacing | None) -> Visit:
     from brainseg.readers.nifti import nifti_grid, read_nifti_mask
 
-    row: dict[str, Any] = recorded(folder)["row"]
+    record = recorded(folder)
+    row, made = record["row"], made_of(record)
     mask, grid = read_nifti_mask(folder / MASK), nifti_grid(folder / MASK)
     flags = {str(flag) for flag in row["flags"]}
     spacing = given_spacing if "spacing_unknown" in flags else spacing_of(grid.affine)
     volume = None if spacing is None else volume_ml(mask, spacing)
-    low, high = (None, None) if volume is None else VOLUME_ERROR.interval(volume)
+    edited = file_sha256(folder / MASK) != made.mask
+    low, high = volume_interval(volume, "" if edited else made.errors_of)
     flags -= {"spacing_unknown"} if spacing is not None else set()
     voxels = volume_voxels(mask)
     return Visit(
@@ -207,8 +213,8 @@ def _measured(name: str, folder: Path, days: int | None, given_spacing: Spacing 
         high=high,
         voxels=voxels,
         voxel_ml=None if spacing is None else spacing[0] * spacing[1] * spacing[2] / 1000,
-        flags=_in_order(flags | ({"mask_changed"} if row.get("volume_voxels") != voxels else set())),
-        network=network_of(folder),
+        flags=_in_order(flags | ({"mask_changed"} if edited and "mask_edited" not in flags else set())),
+        networks=networks_of(folder, made),
     )
 
 
@@ -217,7 +223,7 @@ def _beside(visit: Visit, baseline: Visit) -> Visit:
     flags = set(visit.flags)
     if visit.days is not None and baseline.days is not None and visit.days - baseline.days < SHORTEST_DAYS:
         flags.add("short_interval")
-    if visit.network is not None and baseline.network is not None and visit.network != baseline.network:
+    if visit.networks is not None and baseline.networks is not None and visit.networks != baseline.networks:
         flags.add("other_network")
     if ("sequences_missing" in visit.flags) != ("sequences_missing" in baseline.flags):
         flags.add("other_sequences")
@@ -238,10 +244,13 @@ def _notes(visits: Sequence[Visit]) -> list[str]:
             f"{', '.join(blind)}: the slices carry no spacing, so there is no volume in mL. Counts of voxels compare "
             "only where all voxels have one size, which the files cannot say; give --spacing X Y Z"
         )
-    if any(visit.network is None for visit in visits):
+    if any(visit.networks is None for visit in visits):
         notes.append("For some visits it is not recorded which network measured them; make sure that it was the same")
-    networks = {name for visit in visits for name, *_ in visit.network or ()}
-    if networks - {VOLUME_ERROR.bundle}:
-        others = ", ".join(sorted(networks - {VOLUME_ERROR.bundle}))
-        notes.append(f"Errors are those of {VOLUME_ERROR.bundle}; {others} measured here and may err otherwise")
+    unknown = [visit.name for visit in visits if visit.volume_ml is not None and visit.low is None]
+    if unknown:
+        notes.append(
+            f"{', '.join(unknown)}: how far such a volume may err is not known, so no range is given and no change is "
+            f"held against one. It is known of what {VOLUME_ERROR.bundle} marks as it ships, with its own threshold, "
+            "from more than FLAIR alone, and of no mask that a person changed"
+        )
     return notes

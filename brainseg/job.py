@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,12 +17,15 @@ from brainseg.errors import BrainsegError, InputError, UsageError
 from brainseg.results import Failed
 from brainseg.study import Patient, find_patients
 from brainseg.study.names import safe_name, unique
-from brainseg.study.walk import is_dicomdir
+from brainseg.study.walk import is_dicomdir, walk
 from brainseg.weights import file_sha256
 
 if TYPE_CHECKING:
     from brainseg.bundle import Bundle
     from brainseg.guarded import GuardedReader
+
+
+MOST_FOLDERS = 3  # in a name
 
 
 @dataclass(frozen=True)
@@ -125,10 +129,30 @@ def find_jobs(
             raise
         except BrainsegError as error:
             failures.append(Failed.of(safe_name(path.stem), path.name, as_given(error, folder, path)))
-    names = unique(job.patient.name for job in jobs)
+    return _told_apart(jobs), failures
+
+
+def _told_apart(jobs: Sequence[Job]) -> list[Job]:
+    """`jobs` under different names: those of one name by the folders that they lie in, as far as these differ.
+
+    They also show these, or nobody could say which of several files of one name a row is of.
+    """
+    above = [(job.given if job.given != job.base else job.patient.path).resolve().parts[1:-1] for job in jobs]
+    shared = sum(1 for _ in takewhile(lambda level: len(set(level)) == 1, zip(*above, strict=False)))
+    names, shown = [job.patient.name for job in jobs], [job.shown for job in jobs]
+    alike: dict[str, list[int]] = {}
+    for i, name in enumerate(names):
+        alike.setdefault(name.casefold(), []).append(i)
+    for group in alike.values():
+        takes = (take for take in range(1, MOST_FOLDERS + 1) if len({above[i][-take:] for i in group}) == len(group))
+        needed = next(takes, 0)
+        for i in group if len(group) > 1 and needed else ():
+            names[i] = safe_name("_".join((*above[i][-needed:], names[i])))
+            shown[i] = "/".join((*above[i][shared:], Path(shown[i]).name))
     return [
-        replace(job, patient=replace(job.patient, name=name)) for job, name in zip(jobs, names, strict=True)
-    ], failures
+        replace(job, patient=replace(job.patient, name=name), shown=one)
+        for job, name, one in zip(jobs, unique(names), shown, strict=True)
+    ]
 
 
 def as_given(error: BrainsegError, base: Path, given: Path) -> BrainsegError:
@@ -141,25 +165,41 @@ def as_given(error: BrainsegError, base: Path, given: Path) -> BrainsegError:
 def input_hashes(job: Job, options: Options) -> dict[str, str]:
     """SHA-256 of every file that goes into a case, by its path relative to the input.
 
-    A T1 that was found beside the FLAIR and cannot be read has none: the reader leaves it out with a note.
+    Of what `--pre` and `--post` name, by the option and the file's path from the folder that it lies in. A T1 that was
+    found beside the FLAIR and cannot be read has none: the reader leaves it out with a note.
 
     Raises:
         InputError: if another cannot be read, by permission or by what the disk or a link does.
     """
     patient = job.patient
-    spare = [file for series in (patient.pre, patient.post) if series for file in series.files]
-    needed = {*patient.flair.files, *(path for path in (options.pre, options.post) if path and path.is_file())}
+    spare = {file for series in (patient.pre, patient.post) if series for file in series.files}
+    files = {_shown(file, job.base): file for file in sorted({*patient.flair.files, *spare})}
+    may_fail = {name for name, file in files.items() if file in spare and file not in patient.flair.files}
+    for option, path in (("--pre", options.pre), ("--post", options.post)):
+        if path is not None:
+            files |= {f"{option} {_shown(file, path.parent)}": file for file in _files_of(path)}
     hashes = {}
-    for file in sorted({*needed, *spare}):
-        shown = file.relative_to(job.base).as_posix() if file.is_relative_to(job.base) else file.name
+    for name, file in files.items():
         try:
-            hashes[shown] = file_sha256(file)
+            hashes[name] = file_sha256(file)
         except OSError as error:
-            if file not in needed:
+            if name in may_fail:
                 continue
             cause = f"cannot be read ({error.strerror})"
             raise InputError(file, cause, "check its permissions, its disk and where it links to") from None
     return hashes
+
+
+def _shown(file: Path, base: Path) -> str:
+    below = file != base and file.is_relative_to(base)
+    return file.relative_to(base).as_posix() if below else file.name
+
+
+def _files_of(path: Path) -> list[Path]:
+    """`path`, or what lies in it where it is a folder."""
+    if not path.is_dir():
+        return [path]
+    return [folder.path / name for folder in walk(path) for name in (*folder.tiffs, *folder.volumes, *folder.others)]
 
 
 def fingerprint(hashes: dict[str, str], bundles: Sequence[Bundle], options: Options) -> str:

@@ -10,6 +10,14 @@ from brainseg.bundle import RUN_FILE, TRAINING_FILE, WEIGHTS, Bundle
 from brainseg.errors import InputError, UntrustedBundleError
 from brainseg.foreign import plain_json
 
+PARTS = ("trained_on", "validated_on", "chosen_by", "before", "unknown")
+DID = {
+    "trained_on": "trained the network",
+    "chosen_by": "chose the weights among the epochs",
+    "before": "had a part in the weights that the training started from",
+}
+FLATTERS = ", so the figures flatter it"
+
 
 @dataclass(frozen=True)
 class Member:
@@ -67,9 +75,11 @@ def finished_runs(folder: Path) -> list[Path]:
 
 
 def training_record(root: Path) -> dict[str, Sequence[str]]:
-    """`trained_on`, `validated_on` and `chosen_by` of the weights at `root`; empty where nothing is recorded.
+    """Who had a part in the weights at `root`, each empty where nothing is recorded.
 
-    `chosen_by` are the validation patients by whom the epoch was chosen: all of them, unless the record says otherwise.
+    `trained_on`, `validated_on`; `chosen_by`, the validation patients by whom the epoch was chosen: all of them, unless
+    the record says otherwise; `before`, who had a part in the weights that the training started from; and the file of
+    these, `unknown`, where it is not known who had.
 
     Raises:
         InputError: a record that is not JSON.
@@ -79,13 +89,45 @@ def training_record(root: Path) -> dict[str, Sequence[str]]:
         record = plain_json(path) if path.exists() else {}
     except UntrustedBundleError:
         raise InputError(path, "is not JSON", "restore it: it says which patients trained") from None
-    record = {"chosen_by": record.get("validated_on"), **record}
-    return {key: tuple(map(str, record.get(key) or ())) for key in ("trained_on", "validated_on", "chosen_by")}
+    record = {"chosen_by": record.get("validated_on"), **(record.get("began_with") or {}), **record}
+    return {key: tuple(map(str, record.get(key) or ())) for key in PARTS}
+
+
+def began_with(weights: Path) -> dict[str, list[str]]:
+    """`before` and `unknown` of a training that starts from a file of weights, by the record that lies beside it."""
+    root = weights.absolute().parent.parent
+    if not (root / TRAINING_FILE).is_file() or weights.parent.name != TRAINING_FILE.parent.name:
+        return {"before": [], "unknown": [weights.name]}
+    record = training_record(root)
+    before = {name for key in ("trained_on", "chosen_by", "before") for name in record[key]}
+    return {"before": sorted(before), "unknown": list(record["unknown"])}
 
 
 def record_of(member: Member) -> dict[str, Sequence[str]]:
-    """The `training_record` of a member; no run of a cross-validation scores who trained it, so there `chosen_by`."""
+    """The `training_record` of a member; of a cross-validation, of each patient with the run that scores it."""
     if member.bundle is not None:
         return training_record(member.bundle.root)
-    records = [training_record(root) for root in sorted({bundle.root for bundle in member.runs.values()})]
-    return {"trained_on": (), "chosen_by": [name for record in records for name in record["chosen_by"]]}
+    return record_of_runs(sorted({bundle.root for bundle in member.runs.values()}))
+
+
+def record_of_runs(roots: Sequence[Path]) -> dict[str, Sequence[str]]:
+    """The `training_record` of a cross-validation: none of its runs scores who trained it."""
+    records = [training_record(root) for root in roots]
+    return {
+        "trained_on": (),
+        "chosen_by": [name for record in records for name in record["chosen_by"]],
+        "before": [name for record in records for name in set(record["before"]) & set(record["validated_on"])],
+        "unknown": [name for record in records for name in record["unknown"]],
+    }
+
+
+def cautions_of(record: Mapping[str, Sequence[str]], patients: Sequence[str]) -> tuple[str, ...]:
+    """What must be said of figures over `patients`, by a `training_record`."""
+    cautions = []
+    for key, did in DID.items():
+        known = len(set(patients) & set(record.get(key, ())))
+        if known:
+            cautions.append(f"{known} of these {len(patients)} patients {did}{FLATTERS}")
+    for weights in dict.fromkeys(record.get("unknown", ())):
+        cautions.append(f"it is not recorded who trained {weights}, from which the training started")
+    return tuple(cautions)

@@ -22,7 +22,7 @@ class SlicePresence:
     """Whether one axial slice holds tumour.
 
     Attributes:
-        number: its place along the scan's own axial axis, counted from 1 as viewers and file names do.
+        number: its place along the scan's own axial axis, counted from 1 as viewers do, whatever its file is called.
         area_voxels: marked voxels.
         area_mm2: their area; None where the spacing is unknown.
         probability: that the slice holds tumour, of the probability before clean-up.

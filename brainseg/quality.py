@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from brainseg.appearance import Appearance, appearance
-from brainseg.case import FLAIR, Case, Segmentation, spacing_of
+from brainseg.appearance import Appearance
+from brainseg.case import Case, Segmentation
 from brainseg.measures import Lesion, axial_axis
 
 FLAGS = {
@@ -53,11 +54,32 @@ LOW_CONFIDENCE = 0.76  # 11 of the cross-validation's 90 patients lie below, all
 Array = NDArray[np.float64]
 
 
+@dataclass(frozen=True)
+class Head:
+    """What of the head a mask is judged by, also one that is corrected later.
+
+    Attributes:
+        voxels: that it has; 0 where nothing stands out from the air.
+        cut_off: it reaches the edge of the scan.
+    """
+
+    voxels: float
+    cut_off: bool
+
+
+def head_of(look: Appearance | None, voxels: int) -> Head:
+    """The head in a scan of so many `voxels`."""
+    if look is None:
+        return Head(0.0, False)
+    return Head(look.share * voxels, look.sides > MOST_SIDE or look.top > MOST_TOP)
+
+
 def flags_of(
     case: Case,
     segmentation: Segmentation,
     lesions: Collection[Lesion],
     confidence: float,
+    look: Appearance | None,
     *,
     certain: bool,
     left_out: bool = False,
@@ -69,64 +91,73 @@ def flags_of(
         segmentation: its result.
         lesions: of its mask.
         confidence: of the case, in [0, 1].
+        look: `appearance` of its FLAIR.
         certain: whether the source itself says that it is a FLAIR.
         left_out: whether a format does not suit the input, or the input it.
     """
-    look = appearance(case.image[FLAIR], case.affine)
-    marked = int(np.count_nonzero(segmentation.mask))
-    share = marked / max(1.0, look.share * segmentation.mask.size) if look else 0.0
+    mask = segmentation.mask
     holds = {
+        **_of_mask(mask, case.affine, len(lesions), confidence, head_of(look, mask.size)),
         "not_flair": not certain and case.layout == "dicom",
         "flair_unconfirmed": not certain and case.layout != "dicom",
         "t1_likely": look is not None and not certain and looks_like_t1(look),
         "unlike_training": look is not None and is_strange(look),
         "not_a_brain": look is None or not has_outline_of_head(look),
-        "cut_off": (look is not None and (look.sides > MOST_SIDE or look.top > MOST_TOP))
-        or reaches_edge(segmentation.mask, axial_axis(case.affine)),
         "few_or_thick_slices": _few_or_thick(case),
         "sequences_missing": bool(case.missing),
         "spacing_unknown": case.spacing_mm is None,
         "reader_note": bool(case.notes),
-        "empty_mask": not marked,
-        "implausible_volume": bool(marked) and not HEAD_SHARE[0] <= share <= HEAD_SHARE[1],
-        "scattered_mask": len(lesions) > MOST_PIECES,
         "format_left_out": left_out,
-        "low_confidence": confidence < LOW_CONFIDENCE,
     }
     return tuple(flag for flag in FLAGS if holds.get(flag))
 
 
 def flags_of_correction(
     before: Collection[str],
+    mask: NDArray[Any],
+    affine: Array,
+    pieces: int,
+    confidence: float | None,
+    head: Head | None,
     *,
     edited: bool,
     others: bool,
     picture: bool,
-    empty: bool,
-    pieces: int,
-    confidence: float | None,
 ) -> tuple[str, ...]:
     """The keys of `FLAGS` that hold of a mask measured again: what was known of the scan, and what is of the mask.
 
     Args:
         before: flags of the case as it was segmented.
+        mask: as it is now, (X, Y, Z).
+        affine: its 4x4.
+        pieces: that it is in.
+        confidence: None where it is unknown.
+        head: None where it was not recorded; what is judged by it then stays as it was.
         edited: the mask is not the one that the network made.
         others: the same mask in other formats is the earlier one.
         picture: so is the one in the picture.
-        empty: nothing is marked.
-        pieces: that the mask is in.
-        confidence: None where it is unknown.
     """
-    holds = {
-        "empty_mask": empty,
-        "implausible_volume": not edited and "implausible_volume" in before,  # the head's size is known no more
-        "scattered_mask": pieces > MOST_PIECES,
-        "low_confidence": confidence is not None and confidence < LOW_CONFIDENCE,
+    holds = _of_mask(mask, affine, pieces, confidence, head or Head(0.0, False))
+    if head is None:
+        holds["cut_off"] = "cut_off" in before
+        holds["implausible_volume"] = not edited and "implausible_volume" in before
+    holds |= {
         "mask_edited": edited,
         "other_masks_earlier": others,
         "picture_earlier": picture,
     }
     return tuple(flag for flag in FLAGS if holds.get(flag, flag in before))
+
+
+def _of_mask(mask: NDArray[Any], affine: Array, pieces: int, confidence: float | None, head: Head) -> dict[str, bool]:
+    marked = int(np.count_nonzero(mask))
+    return {
+        "cut_off": head.cut_off or reaches_edge(mask, axial_axis(affine)),
+        "empty_mask": not marked,
+        "implausible_volume": bool(marked) and not HEAD_SHARE[0] <= marked / max(1.0, head.voxels) <= HEAD_SHARE[1],
+        "scattered_mask": pieces > MOST_PIECES,
+        "low_confidence": confidence is not None and confidence < LOW_CONFIDENCE,
+    }
 
 
 def has_outline_of_head(look: Appearance) -> bool:
@@ -141,7 +172,7 @@ def reaches_edge(mask: NDArray[Any], axial: int) -> bool:
 
 def _few_or_thick(case: Case) -> bool:
     axis = axial_axis(case.affine)
-    thick = case.spacing_mm is not None and spacing_of(case.affine)[axis] > THICKEST_MM
+    thick = case.spacing_mm is not None and max(case.spacing_mm) > THICKEST_MM  # also of a sagittal or coronal stack
     return not case.apart and case.layout != "picture" and (thick or case.shape[axis] < FEWEST_SLICES)
 
 

@@ -24,7 +24,7 @@ def rebuild(out: Path, progress: Progress, *, without_names: bool = False) -> Ou
     """Writes cohort.csv, failures.json and report.html of `out` again from what `brainseg segment` left there.
 
     A mask that is not the one that was measured is measured again; its case keeps its mask and is flagged. A failure
-    of the run stays one where its case has no results.
+    of the run stays one, whatever results an earlier run left of its case, unless a person changed the mask since.
 
     Args:
         out: the results of `brainseg segment`.
@@ -39,24 +39,28 @@ def rebuild(out: Path, progress: Progress, *, without_names: bool = False) -> Ou
     with locked(out):
         done: dict[str, Record] = {}
         failed: list[Failed] = []
+        before = {one.case: one for one in _read_failures(out)}
         with progress(len(folders)) as advance:
             for folder in folders:
+                own = f"{folder.name}/{MASK}"  # is what failed where it was this that did
+                if folder.name in before and before[folder.name].input != own and not _edited(folder):
+                    advance(f"{folder.name}: failed in the run")
+                    continue
+                before.pop(folder.name, None)
                 try:
                     record, fresh = _current(folder)
                 except MachineError:
                     raise
                 except BrainsegError as error:
-                    failed.append(Failed.of(folder.name, folder.name, error))
+                    failed.append(Failed.of(folder.name, own, error))
                     advance(f"{folder.name}: failed")
                 else:
                     done[folder.name] = record
                     advance(summary_line(record.row, fresh))
-        names = {folder.name for folder in folders}
-        kept = [one for one in _read_failures(out) if one.case not in names]
-        failures = [*kept, *(one.failure for one in failed)]
+        failures = [*before.values(), *(one.failure for one in failed)]
         rows = [record.row for record in done.values()] + [failed_row(one) for one in failures]
-        details = {name: detail_of(out / name, record) for name, record in done.items()}
         run = _json(out / "run.json", {})
+        details = {name: _detail(out / name, record, run) for name, record in done.items()}
         write_cohort_files(out, rows, failures, details, run)
         if without_names:
             _write_nameless(out, rows, done, details, run)
@@ -83,6 +87,11 @@ def _case_folders(out: Path) -> list[Path]:
     return sorted(folders, key=lambda folder: order.get(folder.name, len(order)))
 
 
+def _edited(folder: Path) -> bool:
+    record = read_record(folder)
+    return record is not None and record.edited(folder)
+
+
 def _current(folder: Path) -> tuple[Record, bool]:
     """The record of the case as its mask is now, and whether that had to be measured."""
     record = read_record(folder)
@@ -91,6 +100,19 @@ def _current(folder: Path) -> tuple[Record, bool]:
     if record.whole(folder):
         return record, False
     return remeasured(folder, record), True
+
+
+def _detail(folder: Path, record: Record, run: Mapping[str, Any]) -> CaseDetail:
+    """What the report shows of a case; also by what it was segmented, where that is not what `run` names."""
+    detail, made = detail_of(folder, record), record.made.networks
+    try:
+        named = {(one["name"], one["weights_sha256"], one["threshold"]) for one in run["bundles"]}
+    except (KeyError, TypeError):
+        named = set()
+    if made is None or not named or set(made) == named:
+        return detail
+    by = ", ".join(f"{name} {weights[:12]}, threshold {threshold:g}" for name, weights, threshold in made)
+    return replace(detail, notes=(*detail.notes, f"segmented by {by}, in another run than the others"))
 
 
 def _read_failures(out: Path) -> list[Failure]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,36 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from brainseg.case import Case, Spacing
+from brainseg.case import Spacing
 from brainseg.midline import Midline
+from brainseg.quality import Head
 from brainseg.results import CohortRow
 from brainseg.weights import file_sha256
 
 RECORD, MASK = "case.json", "mask.nii.gz"
+
+Network = tuple[str, str, float]  # name of a bundle, SHA-256 of its weights, threshold
+
+
+@dataclass(frozen=True)
+class Made:
+    """What the network made of a case, whatever a person has changed since.
+
+    Attributes:
+        mask: SHA-256 of mask.nii.gz.
+        confidence: of the case.
+        flags: of the case.
+        networks: that made it; None where an earlier version did not record it.
+        errors_of: the bundle by whose cross-validation the volume may err; empty where none speaks of such a case.
+        head: in the scan; None where an earlier version did not record it.
+    """
+
+    mask: str
+    confidence: float | None
+    flags: tuple[str, ...]
+    networks: tuple[Network, ...] | None = None
+    errors_of: str = ""
+    head: Head | None = None
 
 
 @dataclass(frozen=True)
@@ -29,8 +53,7 @@ class Record:
         notes: of the reader.
         row: of cohort.csv.
         shape, affine, spacing_mm: of the scan's grid, as in `Case`.
-        made, confidence, interval_ml: of the network's own mask: SHA-256 of mask.nii.gz, confidence of the case, and
-            lowest and highest true volume that it may stand for.
+        made: what the network made.
         files: SHA-256 of every file as it was last written or measured.
         truth_ml: the true volume, where it is known.
         midline: of the head, where it is known; a mask that is corrected is measured with it.
@@ -43,11 +66,9 @@ class Record:
     shape: tuple[int, int, int]
     affine: NDArray[np.float64]
     spacing_mm: Spacing | None
-    made: str
-    confidence: float | None
+    made: Made
     files: dict[str, str]
     truth_ml: float | None = None
-    interval_ml: tuple[float | None, float | None] = (None, None)
     midline: Midline | None = None
 
     def whole(self, folder: Path) -> bool:
@@ -57,25 +78,7 @@ class Record:
 
     def edited(self, folder: Path) -> bool:
         """Whether the mask in `folder` is not the one that the network made."""
-        return (folder / MASK).is_file() and file_sha256(folder / MASK) != self.made
-
-
-def new_record(
-    folder: Path,
-    case: Case,
-    made_from: str,
-    inputs: dict[str, str],
-    notes: Sequence[str],
-    row: CohortRow,
-    truth_ml: float | None,
-    midline: Midline | None,
-) -> Record:
-    """The record of a case whose results lie in `folder`; the other arguments are the attributes of `Record`."""
-    files = hashes_of(folder)
-    grid = case.shape, case.affine, case.spacing_mm
-    made = files[MASK], row.confidence
-    interval_ml = row.volume_low_ml, row.volume_high_ml
-    return Record(made_from, inputs, tuple(notes), row, *grid, *made, files, truth_ml, interval_ml, midline)
+        return (folder / MASK).is_file() and file_sha256(folder / MASK) != self.made.mask
 
 
 def hashes_of(folder: Path) -> dict[str, str]:
@@ -98,7 +101,6 @@ def read_record(folder: Path) -> Record | None:
         row = {**content["row"], "case": folder.name, "flags": tuple(content["row"]["flags"])}
         x, y, z = (int(size) for size in content["shape"])
         spacing_mm = content["spacing_mm"]
-        low, high = content.get("interval_ml") or (row.get("volume_low_ml"), row.get("volume_high_ml"))
         plane = _plane(content.get("midline"))
         record = Record(
             fingerprint=content["fingerprint"],
@@ -110,16 +112,30 @@ def read_record(folder: Path) -> Record | None:
             spacing_mm=None
             if spacing_mm is None
             else (float(spacing_mm[0]), float(spacing_mm[1]), float(spacing_mm[2])),
-            made=content["made"],
-            confidence=content["confidence"],
+            made=made_of(content),
             files=dict(content["files"]),
             truth_ml=content["truth_ml"],
-            interval_ml=(low, high),
             midline=None if plane is None else Midline(plane),
         )
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         return None
     return record if MASK in record.files else None
+
+
+def made_of(content: Mapping[str, Any]) -> Made:
+    """What a record's JSON says that the network made."""
+    made = content["made"]
+    if isinstance(made, str):  # of a version that wrote less
+        return Made(made, content["confidence"], tuple(content["row"]["flags"]))
+    head = made["head"]
+    return Made(
+        mask=made["mask"],
+        confidence=made["confidence"],
+        flags=tuple(made["flags"]),
+        networks=tuple((str(name), str(weights), float(cut)) for name, weights, cut in made["networks"]),
+        errors_of=made["errors_of"],
+        head=None if head is None else Head(float(head["voxels"]), bool(head["cut_off"])),
+    )
 
 
 def _plane(midline: Any) -> tuple[float, float, float, float] | None:

@@ -14,6 +14,7 @@ from brainseg.measures import case_confidence, find_lesions, volume_ml
 from brainseg.presence import counted
 from brainseg.quality import flags_of_correction
 from brainseg.record import MASK, Record, hashes_of, write_record
+from brainseg.volume_error import volume_interval
 
 SAME_GRID_MM = 0.1  # editors keep a position in single precision, or as a quaternion
 REMEDY = "save the corrected mask on the scan's own grid, or put back the one that was there"
@@ -41,7 +42,7 @@ def remeasured(folder: Path, record: Record) -> Record:
     mask = read_nifti_mask(path, only_0_and_1=True)
     probability = _probability(folder, record)
     edited = record.edited(folder)
-    confidence = record.confidence
+    confidence = record.made.confidence
     if edited:
         confidence = None if probability is None else round(case_confidence(probability, mask), 4)
     lesions = find_lesions(mask, probability, record.affine, record.spacing_mm, record.midline)
@@ -58,22 +59,26 @@ def remeasured(folder: Path, record: Record) -> Record:
     earlier = "picture_earlier" in record.row.flags
     drawn = (stands("overlay.png") and not earlier) or _draw(folder, record, mask)
     files = record.files | hashes_of(folder)  # what is gone stays missed
+    volume = None if record.spacing_mm is None else volume_ml(mask, record.spacing_mm)
+    low, high = volume_interval(volume, "" if edited else record.made.errors_of)  # the network's, not of who edits
     row = replace(
         record.row,
-        volume_ml=None if record.spacing_mm is None else volume_ml(mask, record.spacing_mm),
+        volume_ml=volume,
         volume_voxels=int(mask.sum()),
-        volume_low_ml=None if edited else record.interval_ml[0],  # by the errors of the network, not of who edits
-        volume_high_ml=None if edited else record.interval_ml[1],
+        volume_low_ml=low,
+        volume_high_ml=high,
         lesions=len(lesions),
         confidence=confidence,
         flags=flags_of_correction(
-            record.row.flags,
+            record.made.flags,
+            mask,
+            record.affine,
+            len(lesions),
+            confidence,
+            record.made.head,
             edited=edited,
             others=edited and any(name.endswith("_mask.tif") or name == "seg.dcm" for name in files),
             picture=not drawn and "overlay.png" in there,
-            empty=not mask.any(),
-            pieces=len(lesions),
-            confidence=confidence,
         ),
     )
     record = replace(record, row=row, files=files)

@@ -61,6 +61,7 @@ def write_review(log_dir: Path, evaluation: Evaluation, settings: dict[str, Any]
 
 def _notable(ranked: list[CaseScores]) -> dict[str, CaseScores]:
     """The three best, the middle three and the three worst, or as many as there are."""
+    ranked = [one for one in ranked if not np.isnan(one.dice)] or ranked  # nothing there and nothing marked is no Dice
     middle = len(ranked) // 2
     places = {"best": 0, "median": middle, "worst": len(ranked) - 1}
     if len(ranked) >= 9:

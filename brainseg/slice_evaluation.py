@@ -21,9 +21,10 @@ from brainseg.evaluation import (
     refuse_unreadable,
 )
 from brainseg.leak import ALARM, NOTHING, copied_mask, nearest
+from brainseg.members import finished_runs
 from brainseg.protocols import BY_SLICE, PROTOCOLS
 from brainseg.slice_scores import SliceSums, slice_figures, slice_sums
-from brainseg.slice_split import INFLATED, SliceSplit, read_split, slice_names, split_by_slice
+from brainseg.slice_split import INFLATED, SliceSplit, read_split, slice_names, split_by_slice, trained_slices
 from brainseg.statistics import LEVEL, RESAMPLES, Figure
 from brainseg.study import Patient, find_patients
 
@@ -108,6 +109,7 @@ def evaluate_slices(
         )
         chosen = subject.patients
         cautions += subject.cautions
+        cautions += _cautions_of_trained([bundle] if isinstance(bundle, str) else bundle or (), test)
     step = advance(len(chosen)) if advance else None
     slices: dict[str, list[SliceSums]] = {}
     for patient in chosen:
@@ -123,6 +125,16 @@ def evaluate_slices(
         figures={scored: tuple(slice_figures(sums, protocol)) for scored, sums in slices.items()},
         cautions=tuple(cautions),
     )
+
+
+def _cautions_of_trained(bundles: Sequence[str], test: Set[str]) -> list[str]:
+    """What must be said of runs that trained on other slices than those of this split."""
+    found = []
+    for root in (root for bundle in bundles for root in (Path(bundle), *finished_runs(Path(bundle)))):
+        known = len(trained_slices(root).intersection(test))
+        if known:
+            found.append(f"{known} of the {len(test)} test slices trained {root.name}; give the --split of that run")
+    return found
 
 
 def _beside(

@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from brainseg.bundle import RUN_FILE
 from brainseg.case import SLICES
 from brainseg.errors import InputError, UsageError
+from brainseg.foreign import plain_json
 from brainseg.study import Patient
 from brainseg.writers.tables import write_json
 
@@ -117,3 +119,17 @@ def training_slices(datalist: Mapping[str, Any], split: SliceSplit) -> dict[str,
     if not items:
         raise InputError("--split", "none of its training slices is there", "check it against the file names")
     return {**datalist, "training": items}
+
+
+def trained_slices(root: Path) -> set[str]:
+    """The names of the slices that a run at `root` of a split by slice trained on; empty for whatever else.
+
+    Raises:
+        UntrustedBundleError: its files are damaged.
+    """
+    run = plain_json(root / RUN_FILE) if (root / RUN_FILE).is_file() else {}
+    if not run.get("by_slice"):
+        return set()
+    items = plain_json(root / "datalist.json").get("training") or ()
+    trained = [item for item in items if item["fold"] != run.get("fold") and isinstance(item["image"], list)]
+    return {f"{item['case']}/{Path(image).name}" for item in trained for image in item["image"]}

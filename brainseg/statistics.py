@@ -103,7 +103,9 @@ def _patient_metrics(scores: Sequence[CaseScores]) -> Iterator[tuple[str, list[f
 
 
 def bootstrap_mean(values: Floats, *, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
-    """95% percentile interval of the mean of `values` (n,), resampled with replacement."""
+    """95% percentile interval of the mean of `values` (n,), resampled with replacement; NaN of one alone."""
+    if len(values) < 2:
+        return float("nan"), float("nan")
     random = np.random.default_rng(seed)
     return interval(values[random.integers(0, len(values), (resamples, len(values)))].mean(axis=1))
 
@@ -309,7 +311,9 @@ def _presence_calibration(scores: Sequence[CaseScores], presence: Presence | Non
 
 
 def _resampled(statistic: Callable[[Floats], Floats], n: int, seed: int) -> tuple[float, float]:
-    """95% percentile interval of a statistic of `times` (r, n) that each of `n` patients is drawn."""
+    """95% percentile interval of a statistic of `times` (r, n) that each of `n` patients is drawn; NaN of one."""
+    if n < 2:
+        return float("nan"), float("nan")
     times = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), RESAMPLES).astype(float)
     values = statistic(times)
     return interval(values[~np.isnan(values)])

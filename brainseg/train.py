@@ -14,7 +14,7 @@ import math
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from brainseg import __version__
 from brainseg.bundle import (
     RUN_FILE,
     TRAINING_FILE,
+    USE,
     WEIGHTS,
     config_files,
     read_config,
@@ -33,6 +34,7 @@ from brainseg.bundle import (
 from brainseg.datalist import monai_datalist, write_datalist
 from brainseg.errors import BrainsegError, InputError, UntrustedBundleError, UsageError, one_line
 from brainseg.foreign import code_in_setting, plain_json
+from brainseg.members import began_with
 from brainseg.slice_dataset import needs_volumes, write_volumes
 from brainseg.slice_split import SliceSplit, training_slices
 from brainseg.study import Patient
@@ -71,6 +73,7 @@ class Run:
         by_slice: trained on the training slices of a split by slice, or on slices that carry no patient: for a
             comparison only and never to be shipped.
         recipe: laid over the bundle's configs; empty for the house's own.
+        began_with: of the weights that it starts from, see `members.began_with`; empty without any.
     """
 
     root: Path
@@ -82,6 +85,7 @@ class Run:
     weights: str | None = None
     by_slice: bool = False
     recipe: str = ""
+    began_with: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def prepare(
@@ -110,8 +114,8 @@ def prepare(
         UntrustedBundleError: a setting that is code, or a run to resume that is damaged.
         InputError: no patient to train or to validate on, or none of the slices of `split`.
     """
-    began_with = recorded_recipe(root, name) if resume and name in shipped() else ""
-    known = tunables(name, recipe or began_with)
+    recipe_then = recorded_recipe(root, name) if resume and name in shipped() else ""
+    known = tunables(name, recipe or recipe_then)
     if fold != ALL and not 0 <= fold < len(folds):
         raise UsageError("--fold", f"there is no fold {fold}", f"give 0 to {len(folds) - 1}, or {ALL} to train on all")
     unknown = [key for key in (settings or {}) if key.split("::")[0].split("#")[0] not in known]
@@ -128,10 +132,10 @@ def prepare(
     if resume and bool(began.get("by_slice")) != by_slice:
         raise UsageError("--split", "is not as it was when the run began", "resume with the options that it began with")
     if resume:
-        if recipe not in ("", began_with):
+        if recipe not in ("", recipe_then):
             remedy = "leave --recipe out: the run goes on with its own"
-            raise UsageError("--recipe", f"the run began with {began_with or 'the house recipe'}", remedy)
-        recipe = began_with
+            raise UsageError("--recipe", f"the run began with {recipe_then or 'the house recipe'}", remedy)
+        recipe = recipe_then
     listed = monai_datalist(patients, folds, base=data)
     if split is not None:
         listed = training_slices(listed, split)
@@ -146,6 +150,7 @@ def prepare(
         weights=weights,
         by_slice=by_slice,
         recipe=recipe,
+        began_with=began.get("began_with") or (began_with(_starting_weights(name, weights)) if weights else {}),
     )
     if not run.trained_on or not (run.validated_on or fold == ALL):
         raise InputError(data, "a fold or its complement has no patient with a mask", "check the folds and the masks")
@@ -155,7 +160,7 @@ def prepare(
     if changed := _changed(began, run):
         log.warning("%s goes on with another %s than it began with, so it ends otherwise", root, ", ".join(changed))
     if not resume:
-        _copy_bundle(shipped()[name], root, recipe)
+        _copy_bundle(shipped()[name], root, recipe, {key: value for key, value in run.settings.items() if key in USE})
         if needs_volumes(patients):
             pixel_mm = float((settings or {}).get("pixel_mm", known["pixel_mm"]))
             listed = write_volumes(listed, patients, data, root / DATASET, pixel_mm=pixel_mm)
@@ -193,7 +198,7 @@ def train(run: Run, data: Path, *, resume: bool = False) -> Path:
 
     Raises:
         UsageError: weights that are not there.
-        BrainsegError: training ended without weights (validation never came), or the loss was no number.
+        BrainsegError: no weights are there, or the loss was no number.
         MachineError: the GPU is out of memory, or the disk full.
     """
     from monai.bundle import ConfigWorkflow
@@ -231,7 +236,7 @@ def train(run: Run, data: Path, *, resume: bool = False) -> Path:
     diverged = bool(stopped.output) and not math.isfinite(float(stopped.output["loss"]))  # none: all was trained
     best = run.root / WEIGHTS
     if not best.is_file() and not diverged:
-        raise BrainsegError(run.root, "no validation in the epochs given, so no weights", "lower val_interval")
+        raise BrainsegError(run.root, "the training was over and its weights are gone", "train in another folder")
     if best.is_file():
         _record(run, weights_sha256=file_sha256(best))
         interval, epochs = map(workflow.parser.get_parsed_content, ("val_interval", "max_epochs"))
@@ -338,16 +343,15 @@ def _check_encoder(root: Path, pretrained: object) -> None:
         raise UsageError("pretrained_encoder", str(error.__cause__), "give such a file, or imagenet") from None
 
 
-def _copy_bundle(bundle: Path, root: Path, recipe: str) -> None:
-    """A copy of a shipped bundle without its weights, each config that a recipe is laid over complete in itself."""
+def _copy_bundle(bundle: Path, root: Path, recipe: str, use: Mapping[str, Any]) -> None:
+    """A copy of a shipped bundle without its weights, each config complete in itself with its recipe and `use`."""
     left_out = shutil.ignore_patterns("models", "__pycache__", *(["recipes"] if recipe else []))
     shutil.copytree(bundle, root, dirs_exist_ok=True, ignore=left_out, copy_function=_copy)
-    for kind in ("train", "evaluate", "inference") if recipe else ():
+    for kind in ("train", "evaluate", "inference") if recipe or use else ():
         from monai.bundle import ConfigParser
 
-        write_json(
-            root / "configs" / f"{kind}.json", ConfigParser.load_config_files(config_files(bundle, kind, recipe))
-        )
+        content = ConfigParser.load_config_files(config_files(bundle, kind, recipe))
+        write_json(root / "configs" / f"{kind}.json", {**content, **use})
 
 
 def _copy(source: str, target: str) -> None:
@@ -356,8 +360,9 @@ def _copy(source: str, target: str) -> None:
 
 
 def _apart(run: Run) -> dict[str, Any]:
-    """What sets a run apart from those whose weights may be shipped."""
-    return {**({"by_slice": True} if run.by_slice else {}), **({"recipe": run.recipe} if run.recipe else {})}
+    """What sets a run apart from others."""
+    kept = {"by_slice": run.by_slice, "recipe": run.recipe, "began_with": run.began_with}
+    return {key: value for key, value in kept.items() if value}
 
 
 def _changed(began: Mapping[str, Any], run: Run) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any
 from brainseg.errors import InputError, UsageError
 from brainseg.guarded import GuardedReader
 from brainseg.job import Job, Options, find_jobs, input_hashes
-from brainseg.record import MASK, RECORD
+from brainseg.record import MASK, RECORD, Made, Network
 from brainseg.study.names import safe_name, unique
 from brainseg.study.session import Session, session_of
 
@@ -117,7 +117,7 @@ def days_between(
 
 
 def recorded(folder: Path) -> dict[str, Any]:
-    """What `segment` recorded of the case in `folder`: its row, the hashes of its inputs.
+    """What `segment` recorded of the case in `folder`: its row, the hashes of its inputs, what was made.
 
     Raises:
         InputError: if the record or the mask is missing or damaged.
@@ -136,8 +136,10 @@ def recorded(folder: Path) -> dict[str, Any]:
     return dict(record)
 
 
-def network_of(folder: Path) -> tuple[tuple[str, str, float], ...] | None:
-    """Name, weights and threshold of what segmented the case in `folder`; None where its run.json is gone."""
+def networks_of(folder: Path, made: Made) -> tuple[Network, ...] | None:
+    """What segmented the case in `folder`, by its record or, of an earlier version, its run.json; None without both."""
+    if made.networks is not None:
+        return made.networks
     try:
         bundles = json.loads((folder.parent / "run.json").read_text(encoding="utf-8"))["bundles"]
         return tuple((str(one["name"]), str(one["weights_sha256"]), float(one["threshold"])) for one in bundles)

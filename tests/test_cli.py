@@ -17,6 +17,7 @@ from command import Bright, brainseg, open_bundles_with
 from PIL import Image
 
 from brainseg.phantom import Phantom, make_phantom, write_phantom_dicom, write_phantom_nifti, write_phantom_tiff
+from brainseg.study.walk import LOCK
 
 UNTRAINED = ["resnet34_unet", "resnet50_attention_unet", "resnet50_unet"]
 UNTRAINED_NOTE = "no weights shipped: train it"
@@ -157,7 +158,7 @@ def test_a_second_process_on_the_same_output_is_exit_5(patients: Path, tmp_path:
 
     out = tmp_path / "out"
     out.mkdir()
-    with filelock.FileLock(str(out / ".lock")):
+    with filelock.FileLock(str(out / LOCK)):
         assert brainseg("segment", patients, "--out", out, "-q") == 5
 
 
@@ -216,7 +217,7 @@ def test_two_patients_of_one_name_get_two_outputs(phantom: Phantom, tmp_path: Pa
         write_phantom_nifti(phantom, tmp_path / place, "same")
     out = tmp_path / "out"
     assert brainseg("segment", tmp_path / "a", tmp_path / "b", "--out", out, "-q") == 0
-    assert set(rows(out)) == {"same", "same-2"}
+    assert set(rows(out)) == {"a_same", "b_same"}
 
 
 def test_the_header_identity_of_dicom_leaves_in_no_output(patients: Path, tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -70,3 +72,97 @@ def test_a_case_of_which_a_file_is_gone_is_done_again_and_the_others_are_not(pat
     assert list(json.loads((tmp_path / "p2" / "case.json").read_text())["files"]) == [
         "lesions.csv", "mask.nii.gz", "overlay.png", "slices.csv", "slices.webp",
     ]  # fmt: skip
+
+
+def test_what_pre_and_post_name_decides_whether_a_case_is_done_again(patients: Path, tmp_path: Path) -> None:
+    """Other files, the same files for each other, and files of a folder: each is another case."""
+    flair = tmp_path / "in" / "flair.nii.gz"
+    flair.parent.mkdir()
+    shutil.copy(patients / "p0" / flair.name, flair)
+    t1, contrast = (patients / "p0" / name for name in ("t1.nii.gz", "t1c.nii.gz"))
+    folder = tmp_path / "post"
+    folder.mkdir()
+    out = tmp_path / "out"
+    made = set()
+    for options in ([], ["--pre", t1], ["--pre", t1, "--post", contrast], ["--pre", contrast, "--post", t1]):
+        assert brainseg("segment", flair, "--out", out, "-q", *options) == 0
+        made.add(json.loads(next(out.glob("*/case.json")).read_text())["fingerprint"])
+    assert len(made) == 4
+    for content in (contrast, t1):
+        shutil.copy(content, folder / "t1c.nii.gz")
+        assert brainseg("segment", flair, "--out", out, "-q", "--post", folder) == 0
+        record = json.loads(next(out.glob("*/case.json")).read_text())
+        assert list(record["inputs"]) == ["flair.nii.gz", "--post post/t1c.nii.gz"]
+        made.add(record["fingerprint"])
+    assert len(made) == 6
+
+
+@pytest.mark.parametrize(
+    ("files", "options", "known"),
+    [
+        (("flair", "t1", "t1c"), [], True),
+        (("flair", "t1c"), [], True),  # as some of the cross-validation's patients
+        (("flair",), [], False),
+        (("flair", "t1", "t1c"), ["--threshold", "0.5"], False),
+        (("flair", "t1", "t1c"), ["--tta"], False),
+        (("flair", "t1", "t1c"), ["--bundle", "basic_unet"], False),
+    ],
+)
+def test_a_range_of_true_volumes_only_where_the_cross_validation_measured_such_a_case(
+    files: Sequence[str], options: list[str], known: bool, patients: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    for name in files:
+        shutil.copy(patients / "p0" / f"{name}.nii.gz", tmp_path / "in")
+    assert brainseg("segment", tmp_path / "in", "--out", tmp_path / "out", "-q", *options) == 0
+    (row,) = read_cohort(tmp_path / "out" / "cohort.csv")
+    assert (row.volume_ml or 0) > 0
+    assert (row.volume_low_ml is not None) == known
+
+
+def test_files_of_one_name_are_told_apart_by_the_folders_that_they_lie_in(patients: Path, tmp_path: Path) -> None:
+    """In whatever order they are given, and also in what the table says they came from."""
+    for name in ("A", "B"):
+        (tmp_path / name / "anat").mkdir(parents=True)
+        shutil.copy(patients / "p0" / "flair.nii.gz", tmp_path / name / "anat")
+    scans = [tmp_path / name / "anat" / "flair.nii.gz" for name in ("A", "B")]
+    for order in (scans, scans[::-1]):
+        assert brainseg("segment", *order, "--out", tmp_path / "out", "-q") == 0
+        rows = read_cohort(tmp_path / "out" / "cohort.csv")
+        assert {(row.case, row.input) for row in rows} == {
+            ("A_anat_flair", "A/anat/flair.nii.gz"), ("B_anat_flair", "B/anat/flair.nii.gz"),
+        }  # fmt: skip
+
+
+def test_results_of_another_scan_of_the_same_name_are_not_lost(
+    patients: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for site, seed in (("a", 1), ("b", 2)):
+        phantom = make_phantom(shape=(64, 64, 12), spacing_mm=(3.6, 3.6, 12.0), seed=seed)
+        write_phantom_nifti(phantom, tmp_path / site, "P01")
+    out = tmp_path / "out"
+    assert brainseg("segment", tmp_path / "a", "--out", out, "-q") == 0
+    before = (out / "P01" / "mask.nii.gz").read_bytes()
+    assert brainseg("segment", tmp_path / "b", "--out", out, "-q") == 3
+    assert "P01: holds results of another scan (a/P01); choose another --out" in capsys.readouterr().err
+    assert (out / "P01" / "mask.nii.gz").read_bytes() == before
+    assert brainseg("segment", tmp_path / "b", "--out", out, "-q", "--overwrite") == 0
+    assert (out / "P01" / "mask.nii.gz").read_bytes() != before
+
+
+def test_a_scan_that_was_replaced_where_it_lay_is_done_again(tmp_path: Path) -> None:
+    masks = set()
+    for seed in (1, 2):
+        phantom = make_phantom(shape=(64, 64, 12), spacing_mm=(3.6, 3.6, 12.0), seed=seed)
+        write_phantom_nifti(phantom, tmp_path / "a", "P01")
+        assert brainseg("segment", tmp_path / "a", "--out", tmp_path / "out", "-q") == 0
+        masks.add((tmp_path / "out" / "P01" / "mask.nii.gz").read_bytes())
+    assert len(masks) == 2
+
+
+def test_a_mask_given_for_a_scan_is_refused_by_its_values(
+    patients: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(patients / "p0" / "flair_mask.nii.gz", tmp_path / "P01.nii.gz")
+    assert brainseg("segment", tmp_path / "P01.nii.gz", "--out", tmp_path / "out", "-q") == 3
+    assert "P01.nii.gz: holds 2 different values, so it is a mask and no scan" in capsys.readouterr().err

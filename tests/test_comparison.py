@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from brainseg.comparison import (
+    MOST_EXACT,
     Competitor,
     Score,
     compare,
@@ -77,12 +78,22 @@ def test_p_is_that_of_all_signs_counted_out() -> None:
     assert signed_rank_p(sample) == pytest.approx(2 * np.mean([one <= least for one in sums]))
 
 
-def test_zeros_are_dropped_and_ties_share_their_rank() -> None:
-    from scipy.stats import wilcoxon
+@pytest.mark.parametrize(
+    "sample", [[0.0, 0.1, 0.1, 0.2, -0.1, 0.3, 0.4, 0.0], [0.1] * 6, [1, 2, 4, 0, 3, -1, 0, 2, 2, -1]]
+)
+def test_zeros_are_dropped_and_with_ties_too_p_is_that_of_all_signs_counted_out(sample: list[float]) -> None:
+    from scipy.stats import rankdata
 
-    sample = np.array([0.0, 0.1, 0.1, 0.2, -0.1, 0.3, 0.4, 0.0])
-    expected = wilcoxon(sample[sample != 0], method="approx", correction=False).pvalue
-    assert signed_rank_p(sample) == pytest.approx(expected)
+    nonzero = np.array([one for one in sample if one])
+    ranks = rankdata(np.abs(nonzero))
+    least = min(ranks[nonzero > 0].sum(), ranks[nonzero < 0].sum())
+    sums = [np.dot(ranks, signs) for signs in product((0, 1), repeat=len(ranks))]
+    assert signed_rank_p(np.array(sample, float)) == pytest.approx(2 * np.mean([one <= least for one in sums]))
+
+
+def test_more_differences_than_are_counted_out_are_near_what_would_be() -> None:
+    sample = np.random.default_rng(0).normal(0.2, 1, MOST_EXACT + 1)
+    assert signed_rank_p(sample) == pytest.approx(signed_rank_p(sample[:-1]), abs=0.05)
 
 
 def test_five_differences_have_no_p() -> None:
@@ -157,3 +168,10 @@ def test_best_median_and_worst_are_by_mean_dice() -> None:
     second = competitor("b", {"p1": 0.1, "p2": 0.9, "p3": 0.8})
     assert notable(compare([first, second])) == {"best": "p3", "median": "p2", "worst": "p1"}
     assert notable(compare([competitor(name, {"p": 0.5}) for name in "ab"])) == {"best": "p"}
+
+
+def test_a_patient_without_a_dice_is_not_called_the_worst() -> None:
+    scores = {"p0": 0.9, "p1": 0.8, "p2": 0.2, "p3": math.nan, "p4": math.nan, "p5": math.nan}
+    both = [competitor(name, scores) for name in "ab"]
+    assert notable(compare(both)) == {"best": "p0", "median": "p1", "worst": "p2"}
+    assert notable(compare([competitor(name, {"p": math.nan}) for name in "ab"])) == {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command import brainseg, open_bundles_with
 from matplotlib import image as pictures
 
 from brainseg import bundle as bundles
@@ -105,11 +107,54 @@ def test_predictions_are_scored_patient_by_patient(study: Path, predictions: Pat
 
 def test_saved_probabilities_are_scored_too(study: Path, predictions: Path, phantom: Phantom) -> None:
     probability = phantom.mask * np.float32(0.875)
-    write_probability(predictions / "a" / "probability.nii.gz", probability, phantom.affine)
+    for name in "ab":
+        write_probability(predictions / name / "probability.nii.gz", probability, phantom.affine)
     first, second = evaluate(study, predictions=predictions).scores
-    assert first.slice_score.max() == 0.875
+    assert first.slice_score.max() == second.slice_score.max() == 0.875
     assert first.positives[87] == np.count_nonzero(phantom.mask)
-    assert math.isnan(second.confidence)
+
+
+def test_probabilities_of_some_are_not_mixed_with_masks_of_others(
+    study: Path, predictions: Path, phantom: Phantom
+) -> None:
+    write_probability(predictions / "a" / "probability.nii.gz", phantom.mask * np.float32(0.875), phantom.affine)
+    result = evaluate(study, predictions=predictions)
+    assert result.cautions == ("probabilities were saved for 1 of these 2 patients, so none of them counts",)
+    assert all(math.isnan(one.confidence) and one.slice_score.max() == 1 for one in result.scores)
+
+
+def test_predictions_of_segment_bear_the_cautions_of_the_network_that_made_them(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        open_bundles_with(Bright(1), patch)
+        assert brainseg("segment", study, "--out", tmp_path / "out", "-q") == 0
+    assert evaluate(study, predictions=tmp_path / "out").cautions == ()
+    path = tmp_path / "out" / "a" / "case.json"
+    record = json.loads(path.read_text())
+    root = tmp_path / "residual_unet"
+    (root / "models").mkdir(parents=True)
+    (root / "models" / "model.pt.sha256").write_text(f"{record['made']['networks'][0][1]}  model.pt\n")
+    (root / "models" / "training.json").write_text('{"trained_on": ["a", "other"], "validated_on": []}')
+    monkeypatch.setattr("brainseg.predictions.shipped", lambda: {"residual_unet": root})
+    told = evaluate(study, predictions=tmp_path / "out").cautions
+    assert told == ("1 of these 2 patients trained the network, so the figures flatter it",)
+    record["made"] |= {"networks": [["mine", "cd" * 32, 0.5]], "mask": "0" * 64}
+    path.write_text(json.dumps(record))
+    assert evaluate(study, predictions=tmp_path / "out").cautions == (
+        "1 of these 2 masks were edited by hand, so they are not the network's own",
+        "it is not recorded here which patients trained mine cdcdcdcdcdcd",
+    )
+
+
+def test_several_scans_of_one_person_are_told(study: Path, predictions: Path, tmp_path: Path) -> None:
+    for name, session in (("a", "sub-1_ses-1"), ("b", "sub-1_ses-2")):
+        shutil.copytree(study / name, tmp_path / "bids" / f"sub-1/{session[6:]}/anat")
+        for file in (tmp_path / "bids" / f"sub-1/{session[6:]}/anat").iterdir():
+            file.rename(file.with_name(f"{session}_{file.name}"))
+        (predictions / name).rename(predictions / session)
+    (caution,) = evaluate(tmp_path / "bids", predictions=predictions).cautions
+    assert caution == "these 2 scans are of 1 person and each counts, so the intervals are too narrow"
 
 
 def test_picture_is_the_slice_with_the_largest_tumour_and_not_the_whole_volume(
@@ -141,6 +186,7 @@ def test_prediction_of_the_same_shape_elsewhere_is_refused(
     study: Path, predictions: Path, phantom: Phantom, moved: np.ndarray, name: str
 ) -> None:
     write = write_mask if name == "mask" else write_probability
+    write_probability(predictions / "a" / "probability.nii.gz", phantom.mask, phantom.affine)
     write(predictions / "b" / f"{name}.nii.gz", phantom.mask, moved @ phantom.affine)
     with pytest.raises(InputError, match=rf"{name}\.nii\.gz: lies up to [\d.]+ mm from the scan"):
         evaluate(study, predictions=predictions)

@@ -24,7 +24,9 @@ from brainseg.phantom.scan import Phantom
 from brainseg.readers.nifti import read_nifti_mask
 from brainseg.study import Series
 from brainseg.study.session import session_of
+from brainseg.study.walk import LOCK
 from brainseg.visits import visit_names
+from brainseg.weights import file_sha256
 from brainseg.writers.nifti import write_mask
 
 NETWORK = {"name": "residual_unet", "weights_sha256": "a" * 64, "threshold": 0.5}
@@ -46,7 +48,11 @@ def results(root: Path, volume_ml: int, *, flags: tuple[str, ...] = (), network:
     mask.flat[:volume_ml] = 1
     write_mask(folder / "mask.nii.gz", mask, np.diag([10.0, 10.0, 10.0, 1.0]))
     row = {"case": "case", "volume_voxels": volume_ml, "flags": list(flags)}
-    (folder / "case.json").write_text(json.dumps({"inputs": {"flair.nii": str(root)}, "row": row}))
+    made = {
+        "mask": file_sha256(folder / "mask.nii.gz"), "confidence": 0.9, "flags": list(flags), "head": None,
+        "networks": [list(network.values())], "errors_of": "" if network["name"] == "mine" else "residual_unet",
+    }  # fmt: skip
+    (folder / "case.json").write_text(json.dumps({"inputs": {"flair.nii": str(root)}, "row": row, "made": made}))
     (root / "run.json").write_text(json.dumps({"bundles": [network]}))
     return folder
 
@@ -164,11 +170,38 @@ def test_what_makes_a_visit_hard_to_compare_is_flagged(tmp_path: Path) -> None:
 
 def test_errors_of_another_network_are_not_passed_off_as_known(tmp_path: Path) -> None:
     visits = [results(tmp_path / name, 40, network={**NETWORK, "name": "mine"}) for name in ("x", "y")]
+    assert brainseg("follow", *visits, "--out", tmp_path / "out", "-q") == 0
+    assert "x_case, y_case: how far such a volume may err is not known, so no range is given" in page(tmp_path / "out")
+    first, second = rows(tmp_path / "out")
+    assert (first["low"], first["high"], second["change_ml"], second["beyond_error"]) == ("", "", "0", "")
+
+
+def test_a_mask_that_a_person_changed_has_no_range_and_its_change_is_held_against_none(tmp_path: Path) -> None:
+    """Neither before `report` measured it nor after."""
+    first, second = results(tmp_path / "x", 40), results(tmp_path / "y", 40)
+    mask = np.zeros((10, 10, 10), np.uint8)
+    mask.flat[60:100] = 1  # as many voxels, elsewhere
+    write_mask(second / "mask.nii.gz", mask, np.diag([10.0, 10.0, 10.0, 1.0]))
+    for flag in ("mask_changed", "mask_edited"):
+        record = json.loads((second / "case.json").read_text())
+        record["row"]["flags"] = [flag] if flag == "mask_edited" else []
+        (second / "case.json").write_text(json.dumps(record))
+        assert brainseg("follow", first, second, "--out", tmp_path / "out", "-q") == 0
+        before, after = rows(tmp_path / "out")
+        assert (float(before["low"]) < 40, after["low"], after["high"], after["beyond_error"]) == (True, "", "", "")
+        assert after["flags"] == flag
+
+
+def test_an_earlier_versions_record_leaves_the_network_to_run_json_and_the_range_out(tmp_path: Path) -> None:
+    visits = [results(tmp_path / name, 40) for name in ("x", "y")]
+    for folder in visits:
+        record = json.loads((folder / "case.json").read_text())
+        record |= {"made": record["made"]["mask"], "confidence": 0.9}
+        (folder / "case.json").write_text(json.dumps(record))
     (tmp_path / "y" / "run.json").unlink()
     assert brainseg("follow", *visits, "--out", tmp_path / "out", "-q") == 0
-    text = page(tmp_path / "out")
-    assert "Errors are those of residual_unet; mine measured here and may err otherwise" in text
-    assert "For some visits it is not recorded which network measured them" in text
+    assert "For some visits it is not recorded which network measured them" in page(tmp_path / "out")
+    assert [row["low"] for row in rows(tmp_path / "out")] == ["", ""]
 
 
 def test_from_and_to_nothing_a_change_has_no_percent_and_no_error() -> None:
@@ -189,7 +222,7 @@ def test_one_visit_alone_one_scan_twice_and_a_missing_path_are_refused(
     assert brainseg("follow", one, one.parent, *out) == 2
     assert f"error: {one.parent}: is the same scan as {one}; give each visit once" in capsys.readouterr().err
     assert brainseg("follow", one, tmp_path / "nothing", *out) == 2
-    assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [LOCK]
 
 
 def test_days_that_are_too_few_or_no_numbers_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -292,7 +325,7 @@ def test_two_patient_ids_are_refused_and_not_printed_unless_they_are_said_to_be_
         "error: follow: the scans carry 2 different PatientIDs; "
         "give one patient's scans, or pass --same-patient if the patient was renamed\n"
     )
-    assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [LOCK]
     open_bundles_with(Bright(), monkeypatch)
     assert brainseg(*arguments, "--same-patient") == 0
     assert "PHANTOM-7" not in page(tmp_path / "out")

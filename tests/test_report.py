@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from unittest.mock import ANY
 
 import nibabel
 import numpy as np
@@ -16,7 +18,8 @@ from brainseg.phantom import make_phantom, write_phantom_nifti, write_phantom_ti
 from brainseg.results import CohortRow
 from brainseg.writers.tables import read_cohort, read_lesions
 
-KNOWN = ("flair_unconfirmed", "cut_off", "few_or_thick_slices")  # of so coarse a phantom
+SCAN = ("flair_unconfirmed", "few_or_thick_slices")  # of so coarse a phantom
+KNOWN = ("flair_unconfirmed", "cut_off", "few_or_thick_slices")  # and of its mask, which reaches the last slice
 VOXEL_ML = 3.6 * 3.6 * 12.0 / 1000
 
 
@@ -79,7 +82,7 @@ def test_a_corrected_mask_is_measured_drawn_and_flagged(out: Path, capsys: pytes
     row = row_of(out, "p1")
     assert row.volume_voxels == 200
     assert row.volume_ml == pytest.approx(200 * VOXEL_ML)
-    assert (row.lesions, row.confidence, row.flags) == (1, None, (*KNOWN, "mask_edited"))
+    assert (row.lesions, row.confidence, row.flags) == (1, None, (*SCAN, "mask_edited"))
     (lesion,) = read_lesions(out / "p1" / "lesions.csv")
     assert (lesion.voxels, lesion.first_slice, lesion.last_slice, lesion.confidence) == (200, 4, 5, None)
     assert (out / "p1" / "mask.nii.gz").read_bytes() == edited
@@ -88,10 +91,7 @@ def test_a_corrected_mask_is_measured_drawn_and_flagged(out: Path, capsys: pytes
     assert "The mask was changed after the network made it" in page
     assert "31.1 mL" in page
     said = capsys.readouterr().out
-    assert (
-        "p1: 31.1 mL, 1 lesion, confidence unknown  [flair_unconfirmed, cut_off, few_or_thick_slices, mask_edited]\n"
-        in said
-    )
+    assert "p1: 31.1 mL, 1 lesion, confidence unknown  [flair_unconfirmed, few_or_thick_slices, mask_edited]\n" in said
     assert "p0: " in said
     assert said.count("(unchanged)") == 1
 
@@ -115,20 +115,61 @@ def test_where_the_probability_was_saved_it_gives_the_confidence_of_a_corrected_
     assert brainseg("report", tmp_path, "-q") == 0
     row = row_of(tmp_path, "p0")
     assert row.confidence == pytest.approx(probability[20:30, 20:30, 4:6].mean(), abs=1e-4)
-    assert row.flags == (*KNOWN, "low_confidence", "mask_edited")
+    assert row.flags == (*SCAN, "low_confidence", "mask_edited")
 
 
 def test_an_emptied_mask_is_flagged_and_putting_the_first_back_undoes_all(out: Path) -> None:
     before = {name: (out / name).read_bytes() for name in ("p1/mask.nii.gz", "cohort.csv")}
     edit(out / "p1", values=0)
     assert brainseg("report", out, "-q") == 0
-    assert row_of(out, "p1").flags == (*KNOWN, "empty_mask", "mask_edited")
+    assert row_of(out, "p1").flags == (*SCAN, "empty_mask", "mask_edited")
     assert row_of(out, "p1").volume_ml == 0
     (out / "p1" / "mask.nii.gz").write_bytes(before["p1/mask.nii.gz"])
     assert brainseg("report", out, "-q") == 0
     row = row_of(out, "p1")
     unedited = row_of(out, "p0")
     assert (row.flags, row.volume_voxels, row.confidence) == (KNOWN, unedited.volume_voxels, unedited.confidence)
+
+
+def test_a_correction_is_judged_as_a_mask_of_the_network_is(out: Path) -> None:
+    """By the head that it lies in and the slices that it reaches, and nothing of it stays when it is undone."""
+    path = out / "p1" / "mask.nii.gz"
+    original = path.read_bytes()
+    image = nibabel.load(path)
+    first, huge = np.zeros(image.shape, np.uint8), np.zeros(image.shape, np.uint8)
+    first[20:30, 20:30, 0:2] = 1
+    huge[10:55, 10:55, 2:10] = 1
+    for mask, flags in (
+        (first, ("flair_unconfirmed", "cut_off", "few_or_thick_slices", "mask_edited")),
+        (huge, (*SCAN, "implausible_volume", "mask_edited")),
+    ):
+        nibabel.save(nibabel.Nifti1Image(mask, image.affine), path)
+        assert brainseg("report", out, "-q") == 0
+        assert row_of(out, "p1").flags == flags
+    path.write_bytes(original)
+    assert brainseg("report", out, "-q") == 0
+    assert row_of(out, "p1") == replace(row_of(out, "p0"), case="p1", input=row_of(out, "p1").input, seconds=ANY)
+
+
+def test_a_case_of_another_run_says_what_segmented_it(patients: Path, out: Path) -> None:
+    record = json.loads((out / "p1" / "case.json").read_text())
+    record["made"]["networks"] = [["basic_unet", "ab" * 32, 0.5]]
+    (out / "p1" / "case.json").write_text(json.dumps(record))
+    assert brainseg("report", out, "-q") == 0
+    page = (out / "report.html").read_text()
+    assert page.count("in another run than the others") == 1
+    assert "egmented by basic_unet abababababab, threshold 0.5, in another run than the others" in page
+
+
+def test_a_record_of_an_earlier_version_still_keeps_a_corrected_mask(patients: Path, out: Path) -> None:
+    record = json.loads((out / "p1" / "case.json").read_text())
+    record |= {"made": record["made"]["mask"], "confidence": record["made"]["confidence"]}
+    (out / "p1" / "case.json").write_text(json.dumps(record))
+    edit(out / "p1")
+    edited = (out / "p1" / "mask.nii.gz").read_bytes()
+    assert brainseg("segment", patients, "--out", out, "-q") == 0
+    assert (out / "p1" / "mask.nii.gz").read_bytes() == edited
+    assert row_of(out, "p1").flags == (*KNOWN, "mask_edited")  # how large the head is was not recorded then
 
 
 @pytest.mark.parametrize(
@@ -169,7 +210,7 @@ def test_segment_keeps_a_corrected_mask_and_measures_it(patients: Path, out: Pat
         assert brainseg("segment", patients, "--out", out, "-q") == 0
         assert (out / "p1" / "mask.nii.gz").read_bytes() == edited
         assert row_of(out, "p1").volume_voxels == 200
-        assert row_of(out, "p1").flags == (*KNOWN, "mask_edited")
+        assert row_of(out, "p1").flags == (*SCAN, "mask_edited")
 
 
 def test_segment_with_other_settings_refuses_to_lose_a_corrected_mask(
@@ -200,7 +241,7 @@ def test_tiff_masks_that_no_longer_agree_are_flagged(tmp_path: Path) -> None:
     assert row.volume_ml is None  # the editor wrote a unit, which does not make a voxel known
     assert row.volume_voxels == 200
     assert set(row.flags) - set(before.flags) - {"low_confidence"} == {"mask_edited", "other_masks_earlier"}
-    assert set(before.flags) - set(row.flags) <= {"empty_mask", "low_confidence"}
+    assert set(before.flags) - set(row.flags) <= {"empty_mask", "low_confidence", "cut_off"}
 
 
 def test_without_slices_webp_the_page_says_that_the_picture_is_the_earlier_one(out: Path) -> None:
@@ -209,9 +250,9 @@ def test_without_slices_webp_the_page_says_that_the_picture_is_the_earlier_one(o
     edit(out / "p1")
     assert brainseg("report", out, "-q") == 0
     assert (out / "p1" / "overlay.png").read_bytes() == picture
-    assert row_of(out, "p1").flags == (*KNOWN, "mask_edited", "picture_earlier")
+    assert row_of(out, "p1").flags == (*SCAN, "mask_edited", "picture_earlier")
     assert brainseg("report", out, "-q") == 0
-    assert row_of(out, "p1").flags == (*KNOWN, "mask_edited", "picture_earlier")
+    assert row_of(out, "p1").flags == (*SCAN, "mask_edited", "picture_earlier")
 
 
 def test_a_file_that_is_gone_costs_the_others_nothing(out: Path) -> None:
@@ -230,6 +271,17 @@ def test_failures_of_the_run_stay_and_do_not_make_the_report_fail(out: Path) -> 
     assert brainseg("report", out, "-q") == 0
     assert row_of(out, "lost").error == "is truncated; copy it again"
     assert json.loads((out / "failures.json").read_text()) == [failure]
+
+
+def test_what_failed_in_the_run_is_not_reported_by_what_an_earlier_run_left_of_it(out: Path) -> None:
+    failure = {"case": "p1", "input": "in/p1", "cause": "is truncated", "remedy": "copy it again"}
+    (out / "failures.json").write_text(json.dumps([failure]))
+    assert brainseg("report", out, "-q") == 0
+    assert (row_of(out, "p1").status, row_of(out, "p1").error) == ("failed", "is truncated; copy it again")
+    assert json.loads((out / "failures.json").read_text()) == [failure]
+    edit(out / "p1")  # by somebody who looked at what is there
+    assert brainseg("report", out, "-q") == 0
+    assert row_of(out, "p1").status == "done"
 
 
 def test_a_mask_without_a_record_is_refused_and_a_folder_without_results_is_usage(

@@ -6,15 +6,17 @@ import json
 import runpy
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from command import brainseg
 
-from brainseg.bundle import open_bundle
+from brainseg.bundle import open_bundle, shipped, with_threshold
 from brainseg.phantom import make_phantom, write_phantom_tiff
-from brainseg.train import warn_of_emulation
+from brainseg.study import find_patients
+from brainseg.train import prepare, warn_of_emulation
 
 SHIP = Path(__file__).resolve().parents[1] / "scripts" / "ship_weights.py"
 
@@ -52,6 +54,9 @@ def test_a_run_records_which_patients_trained_it(run: Path) -> None:
     record = json.loads((run / "models" / "training.json").read_text())
     assert (record["trained_on"], record["validated_on"]) == (["p1", "p2"], ["p0"])
     assert record["chosen_by"] == []  # one epoch, the last
+    shipped_record = json.loads((shipped()["residual_unet"] / "models" / "training.json").read_text())
+    assert record["began_with"] == {"before": sorted(shipped_record["trained_on"]), "unknown": []}
+    assert json.loads((run / "run.json").read_text())["began_with"] == record["began_with"]
 
 
 def test_tensorboard_shows_curves_contours_precision_recall_and_settings(run: Path) -> None:
@@ -79,6 +84,52 @@ def test_a_folder_with_a_run_is_not_overwritten(run: Path, data: Path) -> None:
     assert (run / "run.json").read_bytes() == before
 
 
+def test_a_run_is_used_with_what_it_was_trained_with(run: Path, data: Path, tmp_path: Path) -> None:
+    """By brainseg, by MONAI alone, and where the threshold is another; and it is not shipped without it."""
+    root = tmp_path / "fresh"
+    patients = find_patients(data)
+    prepare("residual_unet", patients, [["p0"], ["p1", "p2"]], data, root, settings={"pixel_mm": 1.875, "seed": 3})
+    for kind in ("train", "evaluate", "inference"):
+        assert json.loads((root / "configs" / f"{kind}.json").read_text())["pixel_mm"] == 1.875
+    copy = shutil.copytree(run, tmp_path / "run")
+    record = json.loads((copy / "run.json").read_text())
+    record["settings"] |= {"pixel_mm": 1.875, "threshold": 0.4, "temperature": "__import__('os')"}
+    (copy / "run.json").write_text(json.dumps(record))
+    opened, usual = open_bundle(str(copy), device="cpu"), open_bundle(str(run), device="cpu")
+    assert (opened.pixel_mm, opened.threshold, opened.temperature) == (1.875, 0.4, usual.temperature)
+    assert open_bundle(str(copy), device="cpu", threshold=0.7).threshold == 0.7
+    assert with_threshold(opened, 0.6).threshold == 0.6
+
+
+@pytest.mark.parametrize(
+    ("spoil", "bundle", "says"),
+    [
+        (lambda root: None, "basic_unet", "these are weights of residual_unet, not of basic_unet"),
+        (lambda root: (root / "models" / "training.json").unlink(), "residual_unet", "which says who trained"),
+        (
+            lambda root: (root / "run.json").write_text('{"settings": {"pixel_mm": 1.875}}'),
+            "residual_unet",
+            "trained with pixel_mm of its own",
+        ),
+    ],
+)
+def test_weights_are_not_shipped_for_what_they_are_not(
+    spoil: Callable[[Path], object],
+    bundle: str,
+    says: str,
+    run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    spoil(copy)
+    monkeypatch.setattr(sys, "argv", ["ship_weights.py", str(copy), bundle])
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(SHIP), run_name="__main__")
+    assert says in capsys.readouterr().err
+
+
 def test_resume_keeps_the_best_weights_until_they_are_beaten(run: Path, data: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(run, tmp_path / "run")
     path = copy / "models" / "state_checkpoint_epoch=1.pt"
@@ -92,7 +143,9 @@ def test_resume_keeps_the_best_weights_until_they_are_beaten(run: Path, data: Pa
     )  # fmt: skip
     assert code == 0
     assert (copy / "models" / "model.pt").read_bytes() == best
-    assert json.loads((copy / "models" / "training.json").read_text())["chosen_by"] == ["p0"]
+    record = json.loads((copy / "models" / "training.json").read_text())
+    assert record["chosen_by"] == ["p0"]
+    assert record["began_with"]["before"]
 
 
 def test_a_run_that_goes_on_ends_with_the_bytes_of_one_that_never_stopped(
@@ -209,7 +262,18 @@ def test_split_by_slice_trains_on_its_training_slices_and_is_never_shipped(
         "--device", "cpu", "-q",
     )  # fmt: skip
     assert code == 0
-    assert "| soft Dice | residual_unet, all sequences | " in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "| soft Dice | residual_unet, all sequences | " in said
+    assert "test slices trained" not in said
+    other = json.loads(split.read_text())
+    other["training"], other["test"] = [*other["training"][1:], *other["test"]], other["training"][:1]
+    (tmp_path / "other.json").write_text(json.dumps(other))
+    code = brainseg(
+        "evaluate", "--data", data, "--protocol", "A", "--split", tmp_path / "other.json", "--bundle", run,
+        "--out", tmp_path / "scores", "--device", "cpu", "-q",
+    )  # fmt: skip
+    assert code == 0
+    assert "Caution: 1 of the 1 test slices trained run; give the --split of that run." in capsys.readouterr().out
     monkeypatch.setattr(sys, "argv", ["ship_weights.py", str(run), "residual_unet"])
     with pytest.raises(SystemExit):
         runpy.run_path(str(SHIP), run_name="__main__")

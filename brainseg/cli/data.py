@@ -76,9 +76,10 @@ def split(path: Path, by: str, folds: int, seed: int, out: Path) -> None:
 
 
 def _split_patients(path: Path, folds: int, seed: int, out: Path) -> None:
-    from brainseg.datalist import split_by_patient, write_folds
+    from brainseg.datalist import split_by_subject, write_folds
     from brainseg.readers import read_ground_truth
     from brainseg.study import find_patients
+    from brainseg.study.subjects import subjects_of
 
     patients = find_patients(path)
     warn_of_slices_alone(patients)
@@ -87,9 +88,12 @@ def _split_patients(path: Path, folds: int, seed: int, out: Path) -> None:
         truth = read_ground_truth(patient)
         if truth is not None:
             sizes[patient.name] = float(truth.sum())
-    parts = split_by_patient(list(sizes), folds=folds, seed=seed, strata=sizes)
+    subjects = subjects_of([patient for patient in patients if patient.name in sizes])
+    parts = split_by_subject(subjects, folds=folds, seed=seed, strata=sizes)
     write_folds(out, parts)
-    click.echo(f"{out}: {len(sizes)} patients with masks in {folds} folds of {min(map(len, parts))} or more")
+    people = len(set(subjects.values()))
+    what = f"{people} patients" if people == len(sizes) else f"{len(sizes)} scans of {people} patients"
+    click.echo(f"{out}: {what} with masks in {folds} folds of {min(map(len, parts))} or more")
 
 
 def _split_slices(path: Path, seed: int, out: Path) -> None:
@@ -117,6 +121,7 @@ def _split_slices(path: Path, seed: int, out: Path) -> None:
 def phantom(out: Path, formats: str, seed: int) -> None:
     """Write a synthetic patient whose lesions' volume is known."""
     from brainseg import phantom as phantoms
+    from brainseg.units import millilitres
 
     writers = {
         "tiff": phantoms.write_phantom_tiff,
@@ -131,7 +136,7 @@ def phantom(out: Path, formats: str, seed: int) -> None:
     for word in chosen:
         writers[word](made, out / word)
         click.echo(f"{out / word}")
-    click.echo(f"true volume {made.volume_ml:.1f} mL in {len(made.lesions)} lesions")
+    click.echo(f"true volume {millilitres(made.volume_ml)} mL in {len(made.lesions)} lesions")
 
 
 @data.command()

@@ -23,6 +23,7 @@ def demo(context: click.Context, out: Path, quiet: bool) -> None:
     from brainseg.readers import read_ground_truth
     from brainseg.readers.nifti import read_nifti_mask
     from brainseg.study import find_patients
+    from brainseg.units import millilitres
 
     click.echo("making a synthetic patient")
     phantom = make_phantom()
@@ -39,7 +40,8 @@ def demo(context: click.Context, out: Path, quiet: bool) -> None:
         truth = read_ground_truth(patients[0])
         overlap = dice(read_nifti_mask(out / name / "mask.nii.gz"), truth) if truth is not None else float("nan")
         row = outcome.rows[0]
-        click.echo(f"true volume {phantom.volume_ml:.1f} mL, measured {row.volume_ml:.1f} mL, Dice {overlap:.2f}")
+        true, measured = millilitres(phantom.volume_ml), millilitres(row.volume_ml or 0)
+        click.echo(f"true volume {true} mL, measured {measured} mL, Dice {overlap:.2f}")
         click.echo("a synthetic head proves that the installation works, not how accurate it is on patients")
         click.echo(f"mask     {out / name / 'mask.nii.gz'}")
         click.echo(f"overlay  {out / name / 'overlay.png'}")

@@ -55,10 +55,11 @@ def train(
     from brainseg import train as training
     from brainseg.cli.progress import progress
     from brainseg.cohort import locked
-    from brainseg.datalist import read_folds, split_by_patient
+    from brainseg.datalist import read_folds, split_by_subject
     from brainseg.evaluation import markdown, review_run
     from brainseg.slice_split import INFLATED, read_split
     from brainseg.study import find_patients
+    from brainseg.study.subjects import subjects_of
 
     slices = read_split(split) if split else None
     if slices:
@@ -84,8 +85,9 @@ def train(
     patients = find_patients(data)
     if not slices:
         warn_of_slices_alone(patients)
-    names = [patient.name for patient in patients if patient.masks]
-    parts = read_folds(folds) if folds else [names] if slices else split_by_patient(names)
+    masked = [patient for patient in patients if patient.masks]
+    names = [patient.name for patient in masked]
+    parts = read_folds(folds) if folds else [names] if slices else split_by_subject(subjects_of(masked))
     click.get_current_context().with_resource(locked(out))
     run = training.prepare(
         bundle, patients, parts, data, out,

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from brainseg.units import millilitres
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -107,17 +109,17 @@ def volume_figure(
     Args:
         places: of the visits along the horizontal axis.
         volumes: of the visits, mL.
-        intervals: for each visit the bars (lowest, highest), the thickest first.
+        intervals: for each visit the bars (lowest, highest), the thickest first, or none.
         across: what the horizontal axis is.
     """
     figure = _figure(2 * PANEL, 0.8 * PANEL)
     axes = figure.add_subplot()
     for place, bars in zip(places, intervals, strict=True):
-        for (low, high), width in zip(bars, (5.0, 1.2), strict=True):
+        for (low, high), width in zip(bars, (5.0, 1.2), strict=False):
             axes.plot([place, place], [low, high], color=_colour(0), alpha=0.35, linewidth=width)
     axes.plot(places, volumes, color=_colour(0), linewidth=1.2, marker="o", markersize=6)
     for place, volume in zip(places, volumes, strict=True):
-        axes.annotate(f"{volume:.1f}", (place, volume), (7, 4), textcoords="offset points", size=8)
+        axes.annotate(millilitres(volume), (place, volume), (7, 4), textcoords="offset points", size=8)
     axes.set_ylim(bottom=0)
     axes.margins(x=0.08)
     axes.set_xlabel(across)

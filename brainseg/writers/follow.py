@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from brainseg.follow import DAYS_PER_MONTH, FOLLOW_FLAGS, Change, Followed, Visit, when_of
+from brainseg.units import millilitres
 from brainseg.volume_error import LEVEL, LEVELS, VOLUME_ERROR
 from brainseg.writers.atomic import replacing
 from brainseg.writers.overlay import contour_grid
@@ -48,10 +49,12 @@ def write_follow(out: Path, followed: Followed) -> None:
 def lines(followed: Followed) -> Iterator[str]:
     """What was found, a line a visit, for the terminal."""
     for number, (visit, change) in enumerate(_rows(followed)):
-        volume = f"{visit.voxels} voxels" if visit.volume_ml is None else f"{visit.volume_ml:.1f} mL{_range(visit)}"
+        volume = (
+            f"{visit.voxels} voxels" if visit.volume_ml is None else f"{millilitres(visit.volume_ml)} mL{_range(visit)}"
+        )
         words = [f"{visit.name}, {when_of(visit, number)}: {volume}"]
         if change.ml is not None:
-            words.append(f"{change.ml:+.1f} mL")
+            words.append(f"{millilitres(change.ml, signed=True)} mL")
         if change.percent is not None:
             words.append(f"{change.percent:+.0f}%")
         if change.percent_per_month is not None:
@@ -89,9 +92,9 @@ def _cells(visit: Visit, change: Change) -> tuple[Any, ...]:
 
 
 def _range(visit: Visit) -> str:
-    if visit.low is None:
+    if visit.low is None or visit.high is None:
         return ""
-    return f" ({visit.low:.1f} to {visit.high:.1f})" if visit.high is not None else ""
+    return f" ({millilitres(visit.low)} to {millilitres(visit.high)})"
 
 
 def _share(exceeds: int) -> str:
@@ -133,10 +136,10 @@ def _shown(number: int, visit: Visit, change: Change) -> dict[str, Any]:
     return {
         "name": visit.name,
         "when": when_of(visit, number),
-        "volume": None if visit.volume_ml is None else f"{visit.volume_ml:.1f}",
+        "volume": None if visit.volume_ml is None else millilitres(visit.volume_ml),
         "range": _range(visit).strip(" ()") or None,
         "voxels": f"{visit.voxels:,}",
-        "ml": None if change.ml is None else f"{change.ml:+.1f}",
+        "ml": None if change.ml is None else millilitres(change.ml, signed=True),
         "percent": None if change.percent is None else f"{change.percent:+.0f}%",
         "rate": None if change.percent_per_month is None else f"{change.percent_per_month:+.1f}%",
         "beyond": None if change.beyond_error is None else "yes" if change.beyond_error else "no",
@@ -150,7 +153,9 @@ def _summary(followed: Followed) -> list[tuple[str, str, str]]:
     if first.days is not None and last.days is not None:
         summary.append(("Interval", f"{last.days} days", f"{last.days / DAYS_PER_MONTH:.1f} months"))
     if first.volume_ml is not None and last.volume_ml is not None:
-        summary.append(("First and last volume", f"{first.volume_ml:.1f}, {last.volume_ml:.1f} mL", ""))
+        summary.append(
+            ("First and last volume", f"{millilitres(first.volume_ml)}, {millilitres(last.volume_ml)} mL", "")
+        )
     if change.percent is not None:
         side = {True: "beyond error", False: "within error", None: ""}[change.beyond_error]
         summary.append(("Change", f"{change.percent:+.0f}%", side))
@@ -172,6 +177,13 @@ def _chart(followed: Followed) -> str | None:
     else:
         places, across = [day / DAYS_PER_MONTH for day in days], "months since the baseline"
     volumes = [visit.volume_ml for _, visit in known if visit.volume_ml is not None]
-    bounds = [[VOLUME_ERROR.interval(volume, level) for level in BARS] for volume in volumes]
-    intervals = [[(low, 0.0 if high is None else high) for low, high in bars] for bars in bounds]
+    intervals = [_bars(visit) for _, visit in known]
     return embedded(volume_figure(places, volumes, intervals, across), CHART_DPI)
+
+
+def _bars(visit: Visit) -> list[tuple[float, float]]:
+    """For each of `BARS` from where to where; none where the errors are not known."""
+    if visit.volume_ml is None or visit.low is None:
+        return []
+    bounds = [VOLUME_ERROR.interval(visit.volume_ml, level) for level in BARS]
+    return [(low, 0.0 if high is None else high) for low, high in bounds]

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from brainseg.axial import AxialSlice, axial_slices, head_box, in_eight_bits
 from brainseg.case import Case, Spacing
 from brainseg.measures import dice, volume_ml, volume_voxels
+from brainseg.units import millilitres
 from brainseg.writers.atomic import replacing
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ def volume_words(mask: NDArray[Any], spacing_mm: Spacing | None, truth: NDArray[
     def volume(array: NDArray[Any]) -> str:
         if spacing_mm is None:
             return f"{volume_voxels(array):,} voxels"
-        return f"{volume_ml(array, spacing_mm):.1f} mL"
+        return f"{millilitres(volume_ml(array, spacing_mm))} mL"
 
     words = f"{volume(mask)} marked" if np.any(mask) else "nothing marked"
     if truth is not None:

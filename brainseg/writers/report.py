@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from brainseg.errors import InputError
 from brainseg.results import CaseDetail, CohortRow, Failure
+from brainseg.units import millilitres
 from brainseg.writers.atomic import replacing
 from brainseg.writers.overlay import NOTICE
 
@@ -88,6 +89,7 @@ def write_report(
         style=style,
         script=script,
         notice=NOTICE,
+        millilitres=millilitres,
     )
     with replacing(path) as partial, partial.open("w", encoding="utf-8", errors="backslashreplace") as stream:
         for part in page:
@@ -241,10 +243,10 @@ def _summary(rows: Sequence[CohortRow]) -> list[Summary]:
     if failed:
         summary.insert(1, ("Not done", str(failed), ""))
     if len(volumes) == 1:
-        summary.append(("Volume", f"{volumes[0]:.1f} mL", ""))
+        summary.append(("Volume", f"{millilitres(volumes[0])} mL", ""))
     elif volumes:
-        spread = f"{min(volumes):.1f} to {max(volumes):.1f}, {len(volumes)} scans"
-        summary.append(("Median volume", f"{statistics.median(volumes):.1f} mL", spread))
+        spread = f"{millilitres(min(volumes))} to {millilitres(max(volumes))}, {len(volumes)} scans"
+        summary.append(("Median volume", f"{millilitres(statistics.median(volumes))} mL", spread))
     return summary
 
 

@@ -83,10 +83,10 @@ def write_lesions(path: Path, lesions: Iterable[Lesion]) -> None:
     """Writes lesions.csv: a row a lesion, numbered from 1.
 
     Centroids and boxes are RAS+ mm (x, y, z) and voxel indices counted from 0 (i, j, k), of a box the first and the
-    last, both included; slices are counted from 1, as viewers and file names do. Millimetres and millilitres are blank
-    where the spacing is unknown. The side is the patient's own left or right of the head's midline, "both" where at
-    least a tenth of the lesion lies on either side; it is blank where slices stand alone or may be of any plane, and
-    where the head has no halves that are alike.
+    last, both included; slices are counted from 1, as viewers do, also where file names begin with another number.
+    Millimetres and millilitres are blank where the spacing is unknown. The side is the patient's own left or right of
+    the head's midline, "both" where at least a tenth of the lesion lies on either side; it is blank where slices stand
+    alone or may be of any plane, and where the head has no halves that are alike.
     """
     rows = (_lesion_cells(number, lesion) for number, lesion in enumerate(lesions, start=1))
     write_table(path, (*LESION_COLUMNS, *LATER_COLUMNS), rows)
@@ -254,7 +254,7 @@ def _cell(value: Any) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, float):
-        return f"{value:.6g}"
+        return "minus inf" if value == -math.inf else f"{value:.6g}"  # a spreadsheet would compute -inf
     text = str(value)
     if _FORMULA.match(text) and not _NUMBER.fullmatch(text):
         return f"'{text}"

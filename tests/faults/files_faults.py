@@ -18,6 +18,7 @@ import nibabel as nib
 import numpy as np
 from faults.fault import Met, Situation
 
+from brainseg.study.walk import LOCK
 from brainseg.writers.tables import read_cohort
 
 GROUP = "files"
@@ -105,7 +106,7 @@ def a_link(place: str, aim: str) -> Callable[[Met], None]:
         (met.out / place).symlink_to(met.folder / aim)
         code, line = segment(met)
         assert code == 5, line
-        assert f"{met.out / place}: is a symbolic link" in line or place == ".lock", line
+        assert f"{met.out / place}: is a symbolic link" in line or place == LOCK, line
         assert (met.folder / "file").read_text() == "mine"
         assert not list((met.folder / "folder").iterdir())
 
@@ -278,7 +279,7 @@ FAULTS = [
     Situation(GROUP, "a patient's folder of results is a symlink", a_link("sound", "folder")),
     Situation(GROUP, "a mask's path is a symlink", a_link("sound/mask.nii.gz", "file")),
     Situation(GROUP, "the report's path is a symlink", a_link("report.html", "file")),
-    Situation(GROUP, "the lock's path is a symlink", a_link(".lock", "file")),
+    Situation(GROUP, "the lock's path is a symlink", a_link(LOCK, "file")),
     Situation(GROUP, "two patients with one file name", same_name),
     Situation(GROUP, "two processes on one output", two_processes),
     Situation(GROUP, "of 20 patients 5 bad", twenty),
