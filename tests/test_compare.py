@@ -141,6 +141,21 @@ def test_a_cross_validation_is_read_from_its_runs(made: Path, tmp_path: Path) ->
     assert [row.equal for row in result.paired if row.metric == "Dice"] == [3]
 
 
+def test_what_the_evaluations_of_a_cross_validation_say_is_kept(made: Path, tmp_path: Path) -> None:
+    """Each fold's words once, and what counts patients counted anew over all folds."""
+    for fold, cases in (("fold_0", ["p1"]), ("fold_1", ["p2", "p3"])):
+        root = run_of(tmp_path / "cv" / fold, made / "a", cases)
+        summary = json.loads((root / "summary.json").read_text())
+        count = f"{len(cases)} of these {len(cases)} patients chose the weights among the epochs"
+        summary["cautions"] = ["the slices carry no patient", f"{count}, so the figures flatter it"]
+        (root / "summary.json").write_text(json.dumps(summary))
+    result = compare_folders([str(made / "a"), str(tmp_path / "cv")], tmp_path / "out")
+    assert result.competitors[1].cautions == (
+        "the slices carry no patient",
+        "3 of these 3 patients chose the weights among the epochs, so the figures flatter it",
+    )
+
+
 @pytest.mark.usefixtures("quick_network")
 def test_pictures_that_a_run_lacks_are_made_where_the_data_is(made: Path, tmp_path: Path) -> None:
     run = run_of(tmp_path / "run", made / "a", ["p1"])

@@ -9,7 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from brainseg.datalist import in_fold, monai_datalist, read_folds, split_by_patient, write_datalist, write_folds
+from brainseg.datalist import (
+    in_fold,
+    monai_datalist,
+    read_folds,
+    split_by_patient,
+    split_by_subject,
+    write_datalist,
+    write_folds,
+)
 from brainseg.errors import InputError, UsageError
 from brainseg.phantom import make_phantom, write_phantom_nifti
 from brainseg.study import Patient, Series, find_patients
@@ -52,6 +60,19 @@ def test_strata_give_every_fold_one_patient_of_each_size() -> None:
     sizes = {f"{size}{i}": {"S": 1.0, "M": 2.0, "L": 3.0}[size] for size in "SML" for i in range(4)}
     for part in split_by_patient(list(sizes), folds=4, strata=sizes):
         assert sorted(name[0] for name in part) == ["L", "M", "S"]
+
+
+def test_scans_of_one_person_are_in_one_fold() -> None:
+    subjects = {f"sub-{n}_ses-{k}": f"sub-{n}_ses-1" for n in range(1, 7) for k in (1, 2)}
+    parts = split_by_subject(subjects, folds=3, strata=dict.fromkeys(subjects, 1.0))
+    assert sorted(name for part in parts for name in part) == sorted(subjects)
+    people = [{subjects[name] for name in part} for part in parts]
+    assert [len(one) for one in people] == [2, 2, 2]
+    assert len(set().union(*people)) == 6
+
+
+def test_persons_of_one_scan_each_are_divided_as_they_always_were() -> None:
+    assert split_by_subject({name: name for name in NAMES}, folds=4) == split_by_patient(NAMES, folds=4)
 
 
 def test_more_folds_than_patients_are_refused() -> None:

@@ -6,19 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
+from empty import touch
 
 from brainseg.errors import InputError, UsageError
 from brainseg.study import Patient, find_patients
 from brainseg.study.names import natural, safe_name, unique
 from brainseg.study.volumes import Named
-
-
-def touch(root: Path, *names: str) -> Path:
-    """Empty files: a search opens nothing but DICOM headers."""
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
-    return root
 
 
 def kaggle(root: Path, patient: str, slices: int = 12) -> Path:

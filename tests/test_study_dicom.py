@@ -7,20 +7,13 @@ from typing import Any
 
 import pytest
 from dicom_files import PATIENT_ID, SAGITTAL, series, voxels, write
+from empty import touch
 from pydicom.uid import generate_uid
 
 from brainseg.errors import InputError, UsageError
 from brainseg.study import Patient, find_patients
 from brainseg.study.choice import Candidate, choose
 from brainseg.study.headers import Header
-
-
-def touch(root: Path, *names: str) -> Path:
-    """Empty files: a search opens nothing but DICOM headers."""
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
-    return root
 
 
 def names(patients: list[Patient]) -> list[str]:
