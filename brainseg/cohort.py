@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from brainseg.casework import Loaded, attempt, finish, load, segmented
 from brainseg.errors import MachineError, UsageError
 from brainseg.guarded import GuardedReader
 from brainseg.job import Job, Options, bundles_of, find_jobs
-from brainseg.record import read_record
+from brainseg.record import RECORD, read_record
 from brainseg.results import CaseDetail, CohortRow, Done, Failed, Failure
 from brainseg.study.walk import LOCK
 from brainseg.units import millilitres
@@ -26,6 +27,7 @@ from brainseg.writers.atomic import refuse_link, refuse_unwritable, remove_parti
 if TYPE_CHECKING:
     from brainseg.bundle import Bundle
 
+log = logging.getLogger(__name__)
 Advance = Callable[[str], None]
 Progress = Callable[[int], AbstractContextManager[Advance]]
 NONE_SUCCEEDED, SOME_FAILED = 3, 4
@@ -95,6 +97,7 @@ def run_cohort(
         run = _manifest(bundles, options, out, jobs)
         write_run(out / "run.json", run)
         write_cohort_files(out, rows, failures, details, run)
+        _warn_of_others(out, {row.case for row in rows})
     return Outcome(tuple(rows), tuple(failures), tuple(one.message for one in failed))
 
 
@@ -121,6 +124,13 @@ def locked(out: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _warn_of_others(out: Path, cases: Collection[str]) -> None:
+    """Tells the log of results of earlier runs, which are in no table of this one."""
+    others = [record.parent.name for record in out.glob(f"*/{RECORD}") if record.parent.name not in cases]
+    if others:
+        log.warning("%s: also holds %d cases of earlier runs; brainseg report lists them too", out, len(others))
 
 
 def _refuse_unwritable_case(folder: Path) -> None:

@@ -150,6 +150,13 @@ def test_results_of_another_scan_of_the_same_name_are_not_lost(
     assert (out / "P01" / "mask.nii.gz").read_bytes() != before
 
 
+def test_cases_of_earlier_runs_are_told_of(patients: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert brainseg("segment", patients, "--out", tmp_path) == 0
+    assert "earlier runs" not in capsys.readouterr().err
+    assert brainseg("segment", patients / "p1", "--out", tmp_path) == 0
+    assert "also holds 3 cases of earlier runs; brainseg report lists them too" in capsys.readouterr().err
+
+
 def test_a_scan_that_was_replaced_where_it_lay_is_done_again(tmp_path: Path) -> None:
     masks = set()
     for seed in (1, 2):

@@ -200,6 +200,7 @@ def candidate(uid: str, slices: int = 20, **says: Any) -> Candidate:
             "is axial with 40 slices, not the axial with 20 slices",
         ),
         ([candidate("a", **FLAIR, number=9), candidate("b", **FLAIR, number=4)], 1, "of 2 FLAIR series"),
+        ([candidate("a", 31, **{**FLAIR, "contrast": True}), candidate("b", 30, **FLAIR)], 1, "is axial with 30"),
         ([candidate("a", **FLAIR, image_type=("DERIVED", "SECONDARY"))], 0, "its description says FLAIR"),
     ],
 )

@@ -113,8 +113,8 @@ def choose(candidates: Sequence[Candidate], series: str | None = None) -> Choice
 
 
 def _best_flair(candidates: Sequence[Candidate], flairs: list[int], says: dict[int, tuple[bool, str]]) -> Choice:
-    """The axial FLAIR with the most slices; of equals the one scanned first."""
-    ranks = {i: _rank(candidates[i], "axial") for i in flairs}
+    """The axial FLAIR, without contrast rather than with, with the most slices; of equals the one scanned first."""
+    ranks = {i: _flair_rank(candidates[i]) for i in flairs}
     best = min(flairs, key=lambda i: ranks[i])
     tied = tuple(i for i in flairs if ranks[i] == ranks[best])
     why = says[best][1]
@@ -203,6 +203,12 @@ def _plane(header: Header) -> str:
         return "of unknown plane"
     normal = np.cross(header.orientation[:3], header.orientation[3:])
     return ("sagittal", "coronal", "axial")[int(np.argmax(np.abs(normal)))]
+
+
+def _flair_rank(candidate: Candidate) -> tuple[bool, bool, int, float]:
+    """Lower is better."""
+    other_plane, slices, number = _rank(candidate, "axial")
+    return other_plane, _contrast(candidate.header), slices, number
 
 
 def _rank(candidate: Candidate, plane: str) -> tuple[bool, int, float]:
