@@ -302,6 +302,22 @@ def test_a_flair_with_its_own_name_for_the_sequence_keeps_its_t1(tmp_path: Path)
     assert patient.post is not None
 
 
+def test_a_folder_for_each_sequence_is_one_patient(tmp_path: Path) -> None:
+    for patient in ("P1", "P2"):
+        touch(tmp_path, *(f"{patient}/{kind}/{patient}.nii.gz" for kind in ("FLAIR", "T1", "T1GD", "T2")))
+    first, second = find_patients(tmp_path)
+    assert (first.name, second.name) == ("P1", "P2")
+    assert first.problem is None
+    assert first.pre is not None
+    assert first.post is not None
+    assert [one.files[0].parent.name for one in (first.flair, first.pre, first.post)] == ["FLAIR", "T1", "T1GD"]
+
+
+def test_folders_of_many_patients_by_sequence_are_not_one_patient(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"{kind}/P{n}_{kind}.nii.gz" for kind in ("FLAIR", "T1") for n in (1, 2)))
+    assert names([one for one in find_patients(tmp_path) if one.problem is None]) == ["P1", "P2"]
+
+
 def test_masks_in_folders_of_their_own_are_no_patients(tmp_path: Path) -> None:
     for folder in ("labels", "masks", "labelsTr", "images_segm"):
         touch(tmp_path, "images/P1_FLAIR.nii.gz", f"{folder}/P1_FLAIR.nii.gz")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -142,8 +142,15 @@ def find(root: Path, folders: Sequence[Folder]) -> list[Found]:
     found: list[Found] = []
     sessions: dict[tuple[Path, str], list[Path]] = {}
     spare: dict[tuple[Path, str], int] = {}
+    apart = _by_sequence(folders)
+    for parent, own in apart.items():
+        volumes = [_named_by_folder(folder) for folder in own]
+        others = sum(len(folder.tiffs) + len(folder.others) for folder in own)
+        item = _choose(own[0].path.parent, (root.resolve().name, *parent), volumes, others)
+        found += [item] if item else []
+    merged = {folder.path for own in apart.values() for folder in own}
     for folder in folders:
-        if folder.parts and _MASK_FOLDERS.match(folder.parts[-1].lower()):
+        if folder.path in merged or (folder.parts and _MASK_FOLDERS.match(folder.parts[-1].lower())):
             continue
         plain = []
         for name in folder.volumes:
@@ -164,6 +171,27 @@ def find(root: Path, folders: Sequence[Folder]) -> list[Found]:
         item = _choose(path, (path.resolve().name, name), volumes, spare.get((path, name), 0))
         found += [item] if item else []
     return found
+
+
+def _by_sequence(folders: Sequence[Folder]) -> dict[tuple[str, ...], list[Folder]]:
+    """Folders that hold one volume each and are named after sequences, FLAIR among them, by the folder they lie in."""
+    beside: dict[tuple[str, ...], list[Folder]] = {}
+    for folder in folders:
+        if not folder.parts or len(folder.volumes) != 1 or _BIDS.match(folder.volumes[0]):
+            continue
+        if _role_of_folder(folder) in ("flair", "pre", "post", "other"):
+            beside.setdefault(folder.parts[:-1], []).append(folder)
+    return {parent: own for parent, own in beside.items() if len(own) > 1 and "flair" in map(_role_of_folder, own)}
+
+
+def _role_of_folder(folder: Folder) -> Role:
+    return role_of([token.lower() for token in _PIECES.findall(folder.parts[-1])])[0]
+
+
+def _named_by_folder(folder: Folder) -> Named:
+    """The one volume of a folder named after a sequence, which counts where the file's own name says nothing."""
+    volume = Named.of(folder.path / folder.volumes[0])
+    return replace(volume, role=_role_of_folder(folder)) if volume.role == "unknown" else volume
 
 
 def _folder(path: Path, parts: tuple[str, ...], files: Sequence[Path], others: int) -> list[Found]:
