@@ -61,6 +61,8 @@ def attempt(job: Job, step: Callable[Given, Result], *args: Given.args, **kwargs
 
 def load(job: Job, bundles: Sequence[Bundle], out: Path, options: Options, reader: GuardedReader) -> Loaded | Done:
     """Step 1: the case as read, or its results where they were made before from the same inputs and settings."""
+    from brainseg.readers.checks import refuse_label_map
+
     if job.patient.problem is not None:
         raise job.patient.problem
     started = time.perf_counter()
@@ -77,6 +79,8 @@ def load(job: Job, bundles: Sequence[Bundle], out: Path, options: Options, reade
         force=options.force,
         allow_gap=options.allow_gap,
     )
+    if not options.force:
+        refuse_label_map(job.patient.flair.files[0], case.image[FLAIR])
     return Loaded(job, case, made_from, hashes, time.perf_counter() - started)
 
 

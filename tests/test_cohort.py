@@ -172,4 +172,4 @@ def test_a_mask_given_for_a_scan_is_refused_by_its_values(
 ) -> None:
     shutil.copy(patients / "p0" / "flair_mask.nii.gz", tmp_path / "P01.nii.gz")
     assert brainseg("segment", tmp_path / "P01.nii.gz", "--out", tmp_path / "out", "-q") == 3
-    assert "P01.nii.gz: holds 2 different values, so it is a mask and no scan" in capsys.readouterr().err
+    assert "P01.nii.gz: holds nothing but 0, 1, so it is a mask and no scan" in capsys.readouterr().err

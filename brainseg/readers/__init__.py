@@ -106,8 +106,6 @@ def read_patient(
         InputError: if something cannot be read, or would be read ambiguously, or the patient has a `problem`.
         MachineError: if something may not be read.
     """
-    from brainseg.readers.checks import refuse_label_map
-
     if patient.problem is not None:
         raise patient.problem
     if spacing_mm is not None and not (len(spacing_mm) == 3 and all(0 < mm < float("inf") for mm in spacing_mm)):
@@ -116,7 +114,6 @@ def read_patient(
         return _slices_case(patient, {PRE: pre, POST: post}, spacing_mm)
     flair = _read_series(patient.flair, force=force, allow_gap=allow_gap)
     _refuse_other_spacing(patient.path, flair, spacing_mm)
-    refuse_label_map(flair.files[0], flair.array)
     image = np.repeat(flair.array[None], len(CHANNELS), axis=0)
     flair = replace(flair, array=image[FLAIR])  # so that it is in memory once
     notes = list(flair.notes)

@@ -16,7 +16,7 @@ MOST_VOXELS = 2**29  # 2 GiB of float32
 SHEAR = 1e-3  # largest cosine between two axes
 SMALLEST_MM, LARGEST_MM = 0.01, 50.0
 LABELS = 16
-FEWEST_VALUES = 6  # a map of BraTS has four
+LARGEST_LABEL = 10  # BraTS goes to 4
 
 
 def checked_shape(where: Path, sizes: Sequence[int]) -> tuple[int, int, int]:
@@ -75,14 +75,14 @@ def refuse_label_map(where: Path, array: NDArray[np.float32]) -> None:
     """Refuses what would be segmented but is itself a mask.
 
     Raises:
-        InputError: if `array` holds no more than `FEWEST_VALUES` different values, all whole.
+        InputError: if `array` holds nothing but small whole numbers, as labels are.
     """
-    for part in (array[:: max(1, len(array) // 8)], array):  # a few slices tell it of nearly every scan
-        values = np.unique(part)
-        if len(values) > FEWEST_VALUES or not np.array_equal(values, np.rint(values)):
-            return
-    cause = f"holds {len(values)} different values, so it is a mask and no scan"
-    raise InputError(where, cause, "give the FLAIR that it belongs to")
+    if array.min() < 0 or array.max() > LARGEST_LABEL:
+        return
+    values = np.unique(array)
+    if np.array_equal(values, np.rint(values)):
+        cause = f"holds nothing but {', '.join(f'{value:g}' for value in values)}, so it is a mask and no scan"
+        raise InputError(where, cause, "give the FLAIR that it belongs to, or pass --force")
 
 
 def checked_finite(where: Path, array: NDArray[np.float32]) -> NDArray[np.float32]:
