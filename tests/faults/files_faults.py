@@ -192,8 +192,8 @@ def same_name(met: Met) -> None:
         "segment", met.folder / "a/scan.nii.gz", met.folder / "b/scan.nii.gz", "--out", met.out, "-q"
     )
     assert (code, lines) == (0, [])
-    assert [row.case for row in read_cohort(met.out / "cohort.csv")] == ["scan", "scan-2"]
-    assert len(list(met.out.glob("scan*/mask.nii.gz"))) == 2
+    assert [row.case for row in read_cohort(met.out / "cohort.csv")] == ["a_scan", "b_scan"]
+    assert len(list(met.out.glob("*_scan/mask.nii.gz"))) == 2
 
 
 def two_processes(met: Met) -> None:
