@@ -24,7 +24,7 @@ FORMATS = ("nifti", "tiff", "dicom-seg", "gif")
 @click.option("--series", metavar="UID", help="DICOM series to take for the FLAIR.")
 @device_option
 @backend_option
-@click.option("--force", is_flag=True, help="Segment a series that does not say it is FLAIR.")
+@click.option("--force", is_flag=True, help="Segment what does not say that it is FLAIR, or looks like a mask.")
 @click.option("--allow-gap", is_flag=True, help="Accept a DICOM series with missing slices.")
 @click.option("--cluster", metavar="ADDRESS", help="Let the workers of this dask scheduler do the cases.")
 @click.option(
