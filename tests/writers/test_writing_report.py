@@ -38,7 +38,7 @@ def test_one_case_shows_volume_truth_lesions_confidence_and_flags(tmp_path):
         "0.88",
         "This may not be a FLAIR",
         "thick slices",
-        "0.02",
+        "0.016",
         "2&ndash;3",
         "90 entries",
     ):
@@ -137,7 +137,7 @@ def test_slices_that_cannot_be_read_cost_the_page_nothing_else(tmp_path):
     detail.slices.write_bytes(b"none")
     page = page_of(tmp_path, [CohortRow("a", "done", 0.4, 100, 1, 0.9)], cases={"a": detail})
     assert '<figure class="viewer"' not in page
-    assert "0.4 mL" in page
+    assert "0.40 mL" in page
 
 
 def test_failures_and_flagged_scans_come_first(tmp_path):
