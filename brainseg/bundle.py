@@ -35,13 +35,13 @@ INFERENCE = Path("configs") / "inference.json"
 MANIFEST = Path("models") / "model.pt.sha256"
 TRAINING_FILE = Path("models") / "training.json"
 USE = (  # tunables that also decide how a trained network is used
-    "pixel_mm",
     "threshold",
     "temperature",
     "presence_slope",
     "presence_offset",
     "smallest_lesion_voxels",
     "lesion_probability",
+    "pixel_mm",
 )
 NO_WEIGHTS = "no weights shipped: train it"
 

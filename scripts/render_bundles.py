@@ -20,6 +20,8 @@ from typing import Any
 import jinja2
 from monai.bundle import ConfigParser
 
+from brainseg.bundle import USE
+
 BUNDLES = Path(__file__).resolve().parents[1] / "bundles"
 SOURCE = BUNDLES / "source"
 PARTS = {
@@ -61,13 +63,7 @@ TUNABLES = (
     "seed",
     "amp",
     "device",
-    "threshold",
-    "temperature",
-    "presence_slope",
-    "presence_offset",
-    "smallest_lesion_voxels",
-    "lesion_probability",
-    "pixel_mm",
+    *USE,
 )
 
 
