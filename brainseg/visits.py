@@ -14,7 +14,7 @@ from typing import Any
 from brainseg.errors import InputError, UsageError
 from brainseg.guarded import GuardedReader
 from brainseg.job import Job, Options, find_jobs, input_hashes
-from brainseg.record import MASK, RECORD, Made, Network
+from brainseg.record import MASK, RECORD, Made, Network, made_of
 from brainseg.study.names import safe_name, unique
 from brainseg.study.session import Session, session_of
 
@@ -127,6 +127,7 @@ def recorded(folder: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         sound = isinstance(record["inputs"], dict) and isinstance(record["row"]["flags"], list)
+        made_of(record)
     except (OSError, ValueError, KeyError, TypeError):
         sound = False
     if not sound:
