@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +23,6 @@ from brainseg.phantom import make_phantom, write_phantom_nifti
 ROOT = shipped()["residual_unet"]
 SEVERAL = [str(ROOT / "configs" / name) for name in ("train.json", "multi_gpu_train.json")]
 QUICK = {"batch_size": 1, "num_workers": 0, "window": [96, 96]}
-
-
-@pytest.fixture(autouse=True)
-def _nothing_left() -> Iterator[None]:
-    """What a workflow leaves in cycles goes here, and not in whatever thread a later test happens to start."""
-    yield
-    gc.collect()
 
 
 def workflow(kind: str, data: Path, out: Path, **settings: Any) -> ConfigWorkflow:

@@ -14,6 +14,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable
 from functools import cached_property, lru_cache
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -69,7 +70,7 @@ class _Compiled:
 
     def __init__(self, network: nn.Module, example: torch.Tensor, precision: str) -> None:
         openvino = _openvino()
-        core = openvino.Core()
+        core = _core()
         threads = torch.get_num_threads()
         kept = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "THROUGHPUT", "ENABLE_CPU_PINNING": False}
         settings = {**kept, "NUM_STREAMS": threads, "INFERENCE_NUM_THREADS": threads}
@@ -109,6 +110,25 @@ def _openvino() -> Any:
     except ImportError as error:
         raise UsageError("--backend", f"openvino cannot be loaded ({error})", "pass --backend torch") from None
     return openvino
+
+
+_LOADING = Lock()
+
+
+def _core() -> Any:
+    """The one core of the process, kept to its end.
+
+    OpenVINO's CPU plugin gives the thread that loads it a stack for signal handlers, and takes it away when the last
+    core goes; if another thread lets go of that one, the next signal that the first thread handles (Ctrl-C, the end
+    of a child process) ends the process with a segmentation fault.
+    """
+    with _LOADING:
+        return _only_core()
+
+
+@lru_cache(maxsize=1)
+def _only_core() -> Any:
+    return _openvino().Core()
 
 
 def _converted(openvino: Any, network: nn.Module, example: torch.Tensor) -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -120,3 +122,20 @@ def test_the_number_of_threads_changes_no_bit(bundle: Bundle) -> None:
         finally:
             torch.set_num_threads(threads)
     assert torch.equal(*results)
+
+
+@pytest.mark.skipif(not has_openvino(), reason="openvino is not installed")
+def test_signals_are_handled_after_another_thread_let_go_of_the_last_network() -> None:
+    """In a process of its own, which a segmentation fault would end."""
+    script = """
+import signal, threading, torch
+from brainseg.backends.openvino import _Compiled
+signal.signal(signal.SIGINT, lambda *_: print("handled"))
+held = [_Compiled(torch.nn.Conv2d(3, 1, 1), torch.zeros(1, 3, 64, 64), "f32")]
+thread = threading.Thread(target=held.clear)
+thread.start()
+thread.join()
+signal.raise_signal(signal.SIGINT)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
