@@ -99,19 +99,23 @@ def compare_folders(
 
 
 def unique_labels(arguments: Sequence[str]) -> list[str]:
-    """The last folder names of each argument, as many as tell all of them apart; nothing above that is shown.
+    """The last folder names of each argument, as many as tell it from the others; nothing above that is shown.
 
     Raises:
         UsageError: the same argument twice.
     """
     known = shipped()
-    parts = [("shipped", one) if one in known else Path(one).resolve().parts for one in arguments]
-    for take in range(1, max(map(len, parts)) + 1):
-        labels = ["/".join(part[-take:]) for part in parts]
-        if len(set(labels)) == len(labels):
-            return [one_line(label) for label in labels]
-    twice = next(one for one, part in zip(arguments, parts, strict=True) if parts.count(part) > 1)
-    raise UsageError(twice, "is given twice", "name each once")
+    parts = [("shipped", one) if one in known else Path(one).resolve().parts[1:] for one in arguments]
+    for one, part in zip(arguments, parts, strict=True):
+        if parts.count(part) > 1:
+            raise UsageError(one, "is given twice", "name each once")
+
+    def label(part: tuple[str, ...]) -> str:
+        ends = (part[-take:] for take in range(1, len(part) + 1))
+        alone = (end for end in ends if sum(other[-len(end) :] == end for other in parts) == 1)
+        return one_line("/".join(next(alone, part)))
+
+    return [label(part) for part in parts]
 
 
 def read_scored(label: str, folders: Sequence[Path]) -> Competitor:

@@ -243,6 +243,8 @@ def test_a_cell_that_is_no_number_is_refused(made: Path, tmp_path: Path) -> None
 def test_labels_are_as_short_as_tells_them_apart() -> None:
     assert unique_labels(["x/a", "x/b"]) == ["a", "b"]
     assert unique_labels(["one/fold_0", "two/fold_0"]) == ["one/fold_0", "two/fold_0"]
+    assert unique_labels(["/scores", "/one/fold_0", "/two/fold_0"]) == ["scores", "one/fold_0", "two/fold_0"]
+    assert unique_labels(["/scores", "/one/scores"]) == ["scores", "one/scores"]
     assert unique_labels(["residual_unet", "runs/residual_unet"]) == ["shipped/residual_unet", "runs/residual_unet"]
     with pytest.raises(UsageError, match="x/a: is given twice"):
         unique_labels(["x/a", "y", "x/./a"])
