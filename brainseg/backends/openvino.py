@@ -118,9 +118,9 @@ _LOADING = Lock()
 def _core() -> Any:
     """The one core of the process, kept to its end.
 
-    OpenVINO's CPU plugin gives the thread that loads it a stack for signal handlers, and takes it away when the last
-    core goes; if another thread lets go of that one, the next signal that the first thread handles (Ctrl-C, the end
-    of a child process) ends the process with a segmentation fault.
+    Every core loads OpenVINO's CPU plugin anew, which gives the thread that loads it a stack for signal handlers and
+    takes it away with the core. Where another thread lets go of the core, the next signal that the first one handles
+    (Ctrl-C, the end of a child process) ends the process with a segmentation fault. So none is ever let go.
     """
     with _LOADING:
         return _only_core()

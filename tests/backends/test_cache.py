@@ -125,7 +125,7 @@ def test_the_number_of_threads_changes_no_bit(bundle: Bundle) -> None:
 
 
 @pytest.mark.skipif(not has_openvino(), reason="openvino is not installed")
-def test_signals_are_handled_after_another_thread_let_go_of_the_last_network() -> None:
+def test_signals_are_handled_after_another_thread_let_go_of_a_network() -> None:
     """In a process of its own, which a segmentation fault would end."""
     script = """
 import signal, threading, torch
