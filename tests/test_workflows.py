@@ -167,7 +167,9 @@ def test_every_process_draws_its_own_augmentation(monkeypatch: pytest.MonkeyPatc
     assert parser.get_parsed_content("seeds") == [0, 5]
 
 
-def test_several_processes_stop_when_the_loss_is_no_number(slices: Path, tmp_path: Path) -> None:
+def test_several_processes_write_one_event_file_and_stop_when_the_loss_is_no_number(
+    slices: Path, tmp_path: Path
+) -> None:
     torchrun = ["torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "monai.bundle", "run"]
     command = [
         sys.executable, "-m", *torchrun, "--config_file", str(SEVERAL),
@@ -181,3 +183,4 @@ def test_several_processes_stop_when_the_loss_is_no_number(slices: Path, tmp_pat
     assert done.returncode == 0, said[-3000:]
     assert "Epoch: 1/3" in said  # four patients, two processes, batches of four: a batch need not be full
     assert "Epoch: 3/3" not in said
+    assert len(list(tmp_path.glob("events.out.tfevents.*"))) == 1
