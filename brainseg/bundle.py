@@ -8,12 +8,16 @@ code, unless the user trusts it, whom `foreign_code` shows what will run.
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
 import re
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
 
     from brainseg.backends import Engine
 
+log = logging.getLogger(__name__)
 DEFAULT = "residual_unet"
 RUN_FILE = "run.json"
 WEIGHTS = Path("models") / "model.pt"
@@ -63,6 +68,7 @@ class Bundle:
         temperature: what the logits are divided by to make probabilities.
         presence: slope and offset of `presence.presence_probability`.
         weights_sha256: hash of the weights file.
+        configs_sha256: hash of how the network is used: the configs, and what a run recorded in their place.
         version: of the bundle, from its metadata.
         recipe: that it was trained by, whose input it takes; empty for the house's own.
         backend: what was asked to run the network; `engine` is what that comes to.
@@ -84,6 +90,7 @@ class Bundle:
     version: str
     recipe: str = ""
     backend: str = "auto"
+    configs_sha256: str = ""
 
     @cached_property
     def engine(self) -> Engine:
@@ -220,10 +227,12 @@ def open_bundle(
         trust: evaluate the folder's own configs even if they are foreign. They can run any code; see `foreign_code`.
 
     Raises:
-        UsageError: no such bundle, device or backend, or a shipped bundle without weights.
+        UsageError: no such bundle, device, backend or threshold, or a shipped bundle without weights.
         UntrustedBundleError: foreign configs, an unknown recipe, or weights that are damaged, missing or of another
             network.
     """
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise UsageError("--threshold", f"is {threshold}", "give a probability, 0 to 1")
     chosen = choose_device("cpu" if (device, backend) == ("auto", "openvino") else device)
     try:
         name, root, recipe = _known(name_or_path)
@@ -252,11 +261,17 @@ def _opened(
     name: str, root: Path, configs: Path, recipe: str, device: torch.device, backend: str, threshold: float | None
 ) -> Bundle:
     """The bundle with the weights at `root`; evaluates the configs of the folder `configs`."""
+    import torch
+
     parser = _inference(configs, root, recipe, device, threshold)
     network = parser.get_parsed_content("network_def")
     state, weights_sha256 = read_weights(root / WEIGHTS, network.state_dict(), recorded_hash(root))
     network.load_state_dict(state)
-    network.to(device).eval()
+    try:
+        network.to(device).eval()
+    except torch.cuda.OutOfMemoryError:
+        log.warning("the GPU has no memory left for the network, which goes to the CPU")
+        return _opened(name, root, configs, recipe, torch.device("cpu"), backend, threshold)
     slope, offset = (float(parser.get_parsed_content(f"presence_{one}")) for one in ("slope", "offset"))
     bundle = Bundle(
         name=name,
@@ -275,6 +290,7 @@ def _opened(
         version=str(plain_json(configs / "configs" / "metadata.json")["version"]),
         recipe=recipe,
         backend=backend,
+        configs_sha256=_used_hash(configs, root, recipe),
     )
     _ = bundle.engine  # refused here, once, if it cannot be
     return bundle
@@ -289,6 +305,14 @@ def _inference(configs: Path, root: Path, recipe: str, device: torch.device, thr
     if threshold is not None:
         parser["threshold"] = threshold
     return parser
+
+
+def _used_hash(configs: Path, root: Path, recipe: str) -> str:
+    digest = hashlib.sha256()
+    for path in config_files(configs, "inference", recipe):
+        digest.update(Path(path).read_bytes())
+    digest.update(json.dumps({} if root == configs else recorded_use(root), sort_keys=True).encode())
+    return digest.hexdigest()
 
 
 def recorded_use(root: Path) -> dict[str, float]:
@@ -364,6 +388,8 @@ def choose_device(device: str) -> torch.device:
         chosen = torch.device(device)
     except RuntimeError:
         raise UsageError("--device", f"{device} is not a device", "give auto, cpu, cuda or cuda:N") from None
+    if chosen.type not in ("cpu", "cuda"):
+        raise UsageError("--device", f"{device} is not supported", "give auto, cpu, cuda or cuda:N")
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise UsageError("--device", f"{device} is not there", "pass --device cpu, or auto")
     return chosen
@@ -411,7 +437,9 @@ def export_torchscript(name_or_path: str, path: Path) -> float:
     network = open_bundle(name_or_path, device="cpu").network
     scripted = torch.jit.script(network)
     with replacing(path) as temporary:
-        torch.jit.save(scripted, str(temporary))
+        written = BytesIO()  # a full disk ends the process where torch writes the file itself
+        torch.jit.save(scripted, written)
+        temporary.write_bytes(written.getbuffer())
     sample = torch.randn(1, 3, 256, 256, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         loaded = torch.jit.load(str(path))  # type: ignore[no-untyped-call]

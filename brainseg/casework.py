@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 Given = ParamSpec("Given")
+NO_MEMORY = ("not enough memory", "use a machine with more")
 
 
 @dataclass(frozen=True)
@@ -47,15 +48,18 @@ def attempt(job: Job, step: Callable[Given, Result], *args: Given.args, **kwargs
     except BrainsegError as known:
         error = known
     except MemoryError:
-        error = BrainsegError(job.shown, "not enough memory", "use a machine with more")
+        error = BrainsegError(job.shown, *NO_MEMORY)
     except OSError as failed:
         if (machine := of_machine(failed, job.shown)) is not None:
             raise machine from failed
         cause = f"{failed.strerror or type(failed).__name__} ({Path(failed.filename or job.shown).name})"
         error = BrainsegError(job.shown, cause, "check that the files are there and may be read")
     except Exception as bug:
-        log.debug("%s failed\n%s", job.patient.name, bug_trace(bug))
-        error = BrainsegError(job.shown, bug_place(bug), "this is a bug; run with -v and report it")
+        if "DefaultCPUAllocator" in str(bug):  # torch's MemoryError
+            error = BrainsegError(job.shown, *NO_MEMORY)
+        else:
+            log.debug("%s failed\n%s", job.patient.name, bug_trace(bug))
+            error = BrainsegError(job.shown, bug_place(bug), "this is a bug; run with -v and report it")
     return Failed.of(job.patient.name, job.shown, as_given(error, job.base, job.given))
 
 
@@ -196,11 +200,11 @@ def _write_case(
     if result.mask.size > LARGE_VOXELS:
         release_memory()
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / RECORD).unlink(missing_ok=True)
+    for stale in (RECORD, MASK):  # which come last, so that a case that fails here leaves none
+        (folder / stale).unlink(missing_ok=True)
     lesions = find_lesions(result.mask, result.probability, case.affine, case.spacing_mm, midline)
     confidence = case_confidence(result.probability, result.mask)
     in_mm = case.spacing_mm is not None
-    write_mask(folder / MASK, result.mask, case.affine, in_mm=in_mm)
     if options.save_probability:
         write_probability(folder / "probability.nii.gz", result.probability, case.affine, in_mm=in_mm)
     left_out = write_formats(folder, case, result, options.formats, segment_per_lesion=options.segment_per_lesion)
@@ -213,6 +217,7 @@ def _write_case(
     tiles = [in_eight_bits(one.flair) for one in slices]
     del slices  # four times as large as these
     write_sheet(folder / SLICES, tiles)
+    write_mask(folder / MASK, result.mask, case.affine, in_mm=in_mm)
     volume = volume_ml(result.mask, case.spacing_mm) if case.spacing_mm else None
     low, high = volume_interval(volume, errors_of)
     row = CohortRow(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
+import shlex
 import sys
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +33,7 @@ log = logging.getLogger(__name__)
 Advance = Callable[[str], None]
 Progress = Callable[[int], AbstractContextManager[Advance]]
 NONE_SUCCEEDED, SOME_FAILED = 3, 4
+COHORT, FAILURES, REPORT, RUN = "cohort.csv", "failures.json", "report.html", "run.json"
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,8 @@ def run_cohort(
     the address of a dask scheduler, its workers do the cases; they must see `inputs` and `out` under the same paths.
 
     Raises:
-        UsageError: a path that does not exist, options that fit one patient only, or a cluster that is not there.
+        UsageError: a path that does not exist, options that fit one patient only or no input, a cluster that is not
+            there, or results that would lie among the files of a scan.
         MachineError: `out` or a case's folder in it cannot be written, or another process works on it.
         UntrustedBundleError: the bundle is not what it should be.
     """
@@ -68,6 +72,11 @@ def run_cohort(
             raise UsageError(path, "does not exist", "check the path")
         if cluster and path.suffix.lower() == ".zip":
             raise UsageError(path, "is a zip, which the workers cannot open", "unpack it and give the folder")
+    for option, given in (("--pre", options.pre), ("--post", options.post)):
+        if given is not None and not given.exists():
+            raise UsageError(option, f"{given} does not exist", "check the path")
+    if options.spacing_mm is not None and not all(0 < mm < math.inf for mm in options.spacing_mm):
+        raise UsageError("--spacing", f"is {options.spacing_mm}", "give three positive numbers, in mm")
     if cluster:
         inputs, out, options = [path.absolute() for path in inputs], out.absolute(), options.absolute()
     with GuardedReader() as reader, ExitStack() as stack:  # first, so that it starts while torch is imported
@@ -78,7 +87,10 @@ def run_cohort(
         if len(jobs) != 1 and (options.pre or options.post):
             raise UsageError("--pre, --post", f"there are {len(jobs)} patients", "give the input of one patient")
         for job in jobs:
+            _refuse_own_files(out, job)
             _refuse_unwritable_case(out / job.patient.name)
+        for name in (COHORT, FAILURES, REPORT, RUN):
+            refuse_link(out / name)
         bundles = bundles_of(options)
         done: dict[str, Done] = {}
         with progress(len(jobs)) as advance:
@@ -94,8 +106,8 @@ def run_cohort(
         failures = [one.failure for one in failed]
         rows = [one.row for one in ordered.values()] + [failed_row(failure) for failure in failures]
         details = {name: one.detail for name, one in ordered.items()}
-        run = _manifest(bundles, options, out, jobs)
-        write_run(out / "run.json", run)
+        run = {"command": command_line(inputs, out, options), **_manifest(bundles, options, out, jobs)}
+        write_run(out / RUN, run)
         write_cohort_files(out, rows, failures, details, run)
         _warn_of_others(out, {row.case for row in rows})
     return Outcome(tuple(rows), tuple(failures), tuple(one.message for one in failed))
@@ -105,11 +117,14 @@ def run_cohort(
 def locked(out: Path) -> Iterator[None]:
     """Makes `out`, holds its lock, which ends with the process however it ends, and removes what a killed one left.
 
+    A block that refuses what was asked of it leaves no lock behind where there was none: the folder may be the user's.
+
     Raises:
         MachineError: `out` cannot be written, or another process holds the lock.
     """
     import filelock
 
+    used = (out / LOCK).exists()
     try:
         out.mkdir(parents=True, exist_ok=True)
         refuse_unwritable(out.resolve())
@@ -122,6 +137,10 @@ def locked(out: Path) -> Iterator[None]:
     try:
         remove_partials(out)
         yield
+    except UsageError:
+        if not used:
+            (out / LOCK).unlink(missing_ok=True)
+        raise
     finally:
         lock.release()
 
@@ -131,6 +150,16 @@ def _warn_of_others(out: Path, cases: Collection[str]) -> None:
     others = [record.parent.name for record in out.glob(f"*/{RECORD}") if record.parent.name not in cases]
     if others:
         log.warning("%s: also holds %d cases of earlier runs; brainseg report lists them too", out, len(others))
+
+
+def _refuse_own_files(out: Path, job: Job) -> None:
+    """That a case's results will not lie among the files of its scan, some of which have their names."""
+    patient, case = job.patient, (out / job.patient.name).resolve()
+    scan = [file for one in (patient.flair, patient.pre, patient.post) if one for file in one.files]
+    for folder in dict.fromkeys(file.parent for file in (*scan, *patient.masks)):
+        inside = folder.resolve()
+        if inside.is_relative_to(case) or (inside == out.resolve() and patient.path.is_dir()):
+            raise UsageError("--out", f"results would lie among the files of {job.shown}", "choose another folder")
 
 
 def _refuse_unwritable_case(folder: Path) -> None:
@@ -219,9 +248,31 @@ def write_cohort_files(
     from brainseg.writers.report import write_report
     from brainseg.writers.tables import write_cohort, write_failures
 
-    write_cohort(out / "cohort.csv", rows)
-    write_failures(out / "failures.json", failures)
-    write_report(out / "report.html", rows, failures, run, details, flag_words=FLAGS)
+    write_cohort(out / COHORT, rows)
+    write_failures(out / FAILURES, failures)
+    write_report(out / REPORT, rows, failures, run, details, flag_words=FLAGS)
+
+
+def command_line(inputs: Sequence[Path], out: Path, options: Options) -> str:
+    """What was asked for, as it is typed; of paths the last part, and of a series no UID, which is DICOM's."""
+    names = {"spacing_mm": "spacing", "formats": "format"}
+    words = ["brainseg", "segment", *(path.resolve().name for path in inputs), "--out", out.resolve().name]
+    for one in fields(options):
+        value, option = getattr(options, one.name), f"--{names.get(one.name, one.name).replace('_', '-')}"
+        if value == one.default or one.name == "truth_ml":
+            continue
+        match value:
+            case True:
+                words.append(option)
+            case Path():
+                words += [option, value.name]
+            case tuple() if one.name == "formats":
+                words += [option, ",".join(value)]
+            case tuple():
+                words += [option, *map(str, value)]
+            case _:
+                words += [option, {"series": "UID", "bundle": Path(str(value)).name}.get(one.name, str(value))]
+    return shlex.join(words)
 
 
 def _manifest(bundles: Sequence[Bundle], options: Options, out: Path, jobs: Sequence[Job]) -> dict[str, Any]:
@@ -232,7 +283,7 @@ def _manifest(bundles: Sequence[Bundle], options: Options, out: Path, jobs: Sequ
     settings = {
         key: value
         for key, value in vars(options).items()
-        if key not in ("pre", "post", "series", "truth_ml") and value not in (None, False)
+        if key not in ("pre", "post", "series", "truth_ml") and value is not None and value is not False
     }
     if options.bundle is not None:
         settings["bundle"] = Path(options.bundle).name  # where it lies names places, and people
@@ -245,6 +296,7 @@ def _manifest(bundles: Sequence[Bundle], options: Options, out: Path, jobs: Sequ
                 "recipe": one.recipe,
                 "version": one.version,
                 "weights_sha256": one.weights_sha256,
+                "configs_sha256": one.configs_sha256,
                 "threshold": one.threshold,
                 "engine": one.engine.name,
             }

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 
 from brainseg import __version__
 from brainseg.bundle import DEFAULT, shipped, ships_weights
-from brainseg.errors import BrainsegError, InputError, UsageError
+from brainseg.errors import BrainsegError, InputError, MachineError, UsageError
 from brainseg.results import Failed
 from brainseg.study import Patient, find_patients
 from brainseg.study.names import safe_name, unique
 from brainseg.study.walk import is_dicomdir, walk
 from brainseg.weights import file_sha256
+from brainseg.writers.atomic import of_machine
 
 if TYPE_CHECKING:
     from brainseg.bundle import Bundle
@@ -109,6 +110,7 @@ def find_jobs(
 
     Raises:
         UsageError: an input that does not exist, or a series that is not there.
+        MachineError: an input may not be read, or there is no room to unpack a zip.
     """
     from brainseg.readers.archive import opened
 
@@ -125,8 +127,14 @@ def find_jobs(
                 inside = patient.path.relative_to(folder) if patient.path.is_relative_to(folder) else Path()
                 shown = path.name if inside == Path() else f"{path.name}/{inside.as_posix()}"
                 jobs.append(Job(patient, base, shown, path if zipped else base))
-        except UsageError:
+        except (UsageError, MachineError):
             raise
+        except OSError as error:
+            if (machine := of_machine(error, path.name)) is not None:
+                raise machine from error
+            cause, file = f"cannot be read ({error.strerror})", Path(str(error.filename or path))
+            unread = InputError(file, cause, "check its permissions and where it links to")
+            failures.append(Failed.of(safe_name(path.stem), path.name, as_given(unread, folder, path)))
         except BrainsegError as error:
             failures.append(Failed.of(safe_name(path.stem), path.name, as_given(error, folder, path)))
     return _told_apart(jobs), failures
@@ -208,10 +216,12 @@ def fingerprint(hashes: dict[str, str], bundles: Sequence[Bundle], options: Opti
         "version": __version__,
         "inputs": hashes,
         "weights": [bundle.weights_sha256 for bundle in bundles],
-        "recipes": [bundle.recipe for bundle in bundles],
+        "configs": [bundle.configs_sha256 for bundle in bundles],
         "thresholds": [bundle.threshold for bundle in bundles],
         "presence": bundles[0].presence,
         "tta": options.tta,
+        "force": options.force,
+        "allow_gap": options.allow_gap,
         "spacing": options.spacing_mm,
         "formats": options.formats,
         "segment_per_lesion": options.segment_per_lesion,

@@ -13,10 +13,11 @@ import logging
 import math
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from brainseg import __version__
 from brainseg.bundle import (
@@ -43,8 +44,14 @@ from brainseg.weights import file_sha256, read_state, read_weights
 from brainseg.writers.atomic import remove_partials, replacing
 from brainseg.writers.tables import write_json
 
+if TYPE_CHECKING:
+    from monai.bundle import ConfigWorkflow
+
 log = logging.getLogger(__name__)
+Advance = Callable[[str], None]
+Progress = Callable[[int], AbstractContextManager[Advance]]
 ALL = -1  # the fold of no patient
+COUNTS = ("max_epochs", "batch_size", "slices_per_patient", "val_interval")  # of train.json, none of which may be 0
 OPTIONS = {  # of train.json, which options of the command set
     "bundle_root": "--bundle",
     "dataset_dir": "--data",
@@ -185,7 +192,7 @@ def tunables(name: str, recipe: str = "") -> dict[str, Any]:
     return content
 
 
-def train(run: Run, data: Path, *, resume: bool = False) -> Path:
+def train(run: Run, data: Path, *, resume: bool = False, progress: Progress | None = None) -> Path:
     """Trains; returns the file with the best weights (patient-level Dice on the validation fold).
 
     Where every patient trains nobody is left to choose by: with `val_interval` at `max_epochs` the last epoch is kept.
@@ -195,6 +202,7 @@ def train(run: Run, data: Path, *, resume: bool = False) -> Path:
         data: folder that the datalist's paths are relative to.
         resume: go on from the newest training state that can be read, or begin again where none was written yet.
             On the CPU a run that was stopped and resumed ends with the very weights of one that was not.
+        progress: called with the number of epochs to come, gives a function to call with a line on each.
 
     Raises:
         UsageError: weights that are not there.
@@ -229,7 +237,10 @@ def train(run: Run, data: Path, *, resume: bool = False) -> Path:
     if run.settings.get("amp"):
         warn_of_emulation()
     workflow.initialize()
-    with faults_of_machine(run.root):
+    to_come = int(workflow.parser.get_parsed_content("max_epochs")) - (_epoch(state) if state else 0)
+    with faults_of_machine(run.root), progress(to_come) if progress else nullcontext() as advance:
+        if advance is not None:
+            _tell_of_epochs(workflow, advance)
         workflow.run()
     workflow.finalize()
     stopped = workflow.parser.get_parsed_content("train#trainer").state
@@ -246,8 +257,23 @@ def train(run: Run, data: Path, *, resume: bool = False) -> Path:
         write_json(run.root / TRAINING_FILE, record | _apart(run))
     if diverged:
         cause = f"the loss was no number in epoch {stopped.epoch}, so training stopped there"
-        raise BrainsegError(run.root, cause, "its last good weights are kept; lower learning_rate, and --resume")
+        kept = "its last good weights are kept; lower learning_rate, and --resume"
+        raise BrainsegError(run.root, cause, kept if best.is_file() else "lower learning_rate, and train again")
     return best
+
+
+def _tell_of_epochs(workflow: ConfigWorkflow, advance: Advance) -> None:
+    """Calls `advance` after each epoch, once it was validated where it is."""
+    from ignite.engine import Engine, Events
+
+    trainer, evaluator = (workflow.parser.get_parsed_content(one) for one in ("train#trainer", "validate#evaluator"))
+
+    def tell(engine: Engine) -> None:
+        line = f"epoch {engine.state.epoch}, loss {float(engine.state.output['loss']):.3f}"
+        validated = evaluator.state.epoch == engine.state.epoch and evaluator.state.metrics
+        advance(line + (f", validation Dice {evaluator.state.metrics['val_dice_mean']:.3f}" if validated else ""))
+
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, tell)
 
 
 def warn_of_emulation() -> None:
@@ -307,17 +333,29 @@ def check_start(name: str, settings: Mapping[str, Any], *, weights: str | None =
             are not there.
         UntrustedBundleError: a setting that is code, or weights that are damaged or of another network.
     """
+    usual = tunables(name, recipe)
     for key, value in settings.items():
         if option := OPTIONS.get(re.split("::|#", key)[0]):
             raise UsageError(key, "is not a setting", f"give it by {option}")
         if code := code_in_setting(key, value):
             raise UntrustedBundleError(key, f"holds code ({one_line(code)[:80]})", "give a plain value")
+        _check_number(key, value, usual.get(key))
     _check_encoder(shipped()[name], settings.get("pretrained_encoder"))
     if weights:
         parser = read_config(shipped()[name], "train", recipe)
         for key, value in settings.items():
             parser[key] = value
         read_weights(_starting_weights(name, weights), parser.get_parsed_content("network_def").state_dict())
+
+
+def _check_number(key: str, value: object, usual: object) -> None:
+    """That a setting is a number where it usually is, and a count one that things can be counted by."""
+    if not isinstance(usual, int | float) or isinstance(usual, bool):
+        return
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        raise UsageError(key, f"is {one_line(str(value))[:80]}", f"give a number, such as {usual}")
+    if key in COUNTS and (value != int(value) or value < 1):
+        raise UsageError(key, f"is {value}", f"give a whole number from 1, such as {usual}")
 
 
 def _starting_weights(name: str, weights: str) -> Path:

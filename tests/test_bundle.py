@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import logging
 import shutil
 from pathlib import Path
 
@@ -11,8 +13,8 @@ import pytest
 import torch
 
 from brainseg import bundle as bundle_module
-from brainseg.bundle import WEIGHTS, describe, locate, open_bundle, shipped, ships_weights
-from brainseg.errors import UntrustedBundleError, UsageError
+from brainseg.bundle import WEIGHTS, describe, export_torchscript, locate, open_bundle, shipped, ships_weights
+from brainseg.errors import MachineError, UntrustedBundleError, UsageError
 from brainseg.weights import file_sha256
 
 NAME = "residual_unet"
@@ -85,6 +87,49 @@ def test_a_device_that_is_not_there_is_a_usage_error() -> None:
         open_bundle(NAME, device="cuda:63")
     with pytest.raises(UsageError, match="not a device"):
         open_bundle(NAME, device="gpu please")
+    with pytest.raises(UsageError, match="not supported"):
+        open_bundle(NAME, device="meta")
+
+
+@pytest.mark.parametrize("threshold", [float("nan"), -0.1, 1.5])
+def test_a_threshold_is_a_probability(threshold: float) -> None:
+    with pytest.raises(UsageError, match="give a probability"):
+        open_bundle(NAME, device="cpu", threshold=threshold)
+
+
+def test_how_a_network_is_used_has_a_hash_of_its_own(copy: Path) -> None:
+    assert open_bundle(str(copy), device="cpu").configs_sha256 == open_bundle(NAME, device="cpu").configs_sha256
+    run = {"bundle": NAME, "settings": {"smallest_lesion_voxels": 1000}}
+    (copy / "run.json").write_text(json.dumps(run))
+    assert open_bundle(str(copy), device="cpu").configs_sha256 != open_bundle(NAME, device="cpu").configs_sha256
+
+
+def test_a_gpu_without_memory_for_the_network_is_left_for_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    original = torch.nn.Module.to
+
+    def full_once(module: torch.nn.Module, *args: object) -> torch.nn.Module:
+        monkeypatch.setattr(torch.nn.Module, "to", original)
+        raise torch.cuda.OutOfMemoryError
+
+    monkeypatch.setattr(torch.nn.Module, "to", full_once)
+    monkeypatch.setattr(logging.getLogger("brainseg"), "propagate", True)
+    assert open_bundle(NAME, device="cpu").device.type == "cpu"
+    assert "no memory left for the network" in caplog.text
+
+
+def test_a_torchscript_that_the_disk_does_not_take_is_a_fault_of_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(MachineError, match="the disk is full"):
+        export_torchscript(NAME, tmp_path / "network.ts")
+    assert list(tmp_path.iterdir()) == []
+
+
+def full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 @pytest.mark.parametrize(

@@ -137,15 +137,27 @@ def test_nothing_done_is_exit_3(patients: Path, tmp_path: Path) -> None:
         (["segment", "no/such/path", "--out", "out"], 2),
         (["segment", "--out", "out"], 2),
         (["segment", ".", "--out", "out", "--bundle", "nothing"], 2),
+        (["segment", ".", "--out", "out", "--threshold", "nan"], 2),
+        (["segment", ".", "--out", "out", "--pre", "no/such/file"], 2),
+        (["segment", ".", "--out", "out", "--spacing", "0", "1", "1"], 2),
+        (["evaluate", "--data", "no/such/path", "--out", "out"], 2),
         (["no-such-command"], 2),
     ],
 )
 def test_usage_errors_are_exit_2(
-    arguments: list[str], code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phantom: Phantom
+    arguments: list[str],
+    code: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    phantom: Phantom,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_phantom_nifti(phantom, tmp_path)
     assert brainseg(*arguments) == code
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
 
 
 def test_an_output_that_cannot_be_written_is_exit_5_before_any_work(patients: Path, tmp_path: Path) -> None:

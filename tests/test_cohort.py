@@ -12,7 +12,7 @@ from command import Bright, brainseg, open_bundles_with
 
 from brainseg import casework
 from brainseg.errors import InputError, MachineError
-from brainseg.phantom import make_phantom, write_phantom_nifti
+from brainseg.phantom import make_phantom, write_phantom_dicom, write_phantom_nifti
 from brainseg.writers.tables import read_cohort
 
 
@@ -173,3 +173,52 @@ def test_a_mask_given_for_a_scan_is_refused_by_its_values(
     shutil.copy(patients / "p0" / "flair_mask.nii.gz", tmp_path / "P01.nii.gz")
     assert brainseg("segment", tmp_path / "P01.nii.gz", "--out", tmp_path / "out", "-q") == 3
     assert "P01.nii.gz: holds nothing but 0, 1, so it is a mask and no scan" in capsys.readouterr().err
+
+
+def test_results_never_lie_among_the_files_of_their_scan(
+    patients: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = shutil.copytree(patients, tmp_path / "own")
+    (own / "p1" / "mask.nii.gz").write_bytes((own / "p1" / "flair_mask.nii.gz").read_bytes())
+    before = {path: path.read_bytes() for path in own.rglob("*") if path.is_file()}
+    for scans, out in ((own, own), (own / "p1", own), (own / "p1", own / "p1")):
+        assert brainseg("segment", scans, "--out", out, "-q") == 2
+        assert "results would lie among the files of" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in own.rglob("*") if path.is_file()} == before
+    assert brainseg("segment", own, "--out", own / "results", "-q") == 0
+
+
+def test_a_link_that_leads_nowhere_costs_its_own_case_alone(patients: Path, tmp_path: Path) -> None:
+    some = shutil.copytree(patients / "p0", tmp_path / "some" / "p0").parent
+    (some / "gone").mkdir()
+    (some / "gone" / "0001.dcm").symlink_to("/no/such/file")
+    assert brainseg("segment", some, "--out", tmp_path / "out", "-q") == 4
+    assert (tmp_path / "out" / "p0" / "mask.nii.gz").is_file()
+
+
+def test_the_manifest_says_what_was_asked_for(patients: Path, tmp_path: Path) -> None:
+    asked = ("--threshold", "0.0", "--format", "nifti,gif", "--pre", patients / "p1" / "t1.nii.gz", "--tta", "-q")
+    assert brainseg("segment", patients / "p0", "--out", tmp_path / "out", *asked) == 0
+    run = json.loads((tmp_path / "out" / "run.json").read_text())
+    command = "brainseg segment p0 --out out --tta --threshold 0.0 --pre t1.nii.gz --format nifti,gif"
+    assert run["command"] == command
+    assert run["settings"]["threshold"] == 0
+    assert len(run["bundles"][0]["configs_sha256"]) == 64
+
+
+def test_what_was_forced_is_not_taken_for_unchanged_without(tmp_path: Path) -> None:
+    phantom = make_phantom(shape=(64, 64, 12), spacing_mm=(3.6, 3.6, 12.0))
+    t1 = write_phantom_dicom(phantom, tmp_path) / "T1_PRE"
+    assert brainseg("segment", t1, "--out", tmp_path / "out", "-q", "--force") == 0
+    assert brainseg("segment", t1, "--out", tmp_path / "out", "-q") == 3
+
+
+def test_a_case_that_cannot_be_written_leaves_no_mask(
+    patients: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise ValueError
+
+    monkeypatch.setattr("brainseg.writers.tables.write_slices", failing)
+    assert brainseg("segment", patients / "p0", "--out", tmp_path, "-q") == 3
+    assert not (tmp_path / "p0" / "mask.nii.gz").exists()

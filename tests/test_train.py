@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
 import shutil
 import sys
@@ -158,13 +159,18 @@ def test_a_run_that_goes_on_ends_with_the_bytes_of_one_that_never_stopped(
     )  # fmt: skip
     folds = ("--folds", data / "folds.json")
     assert brainseg(*command, *folds, "--out", tmp_path / "whole") == 0
+    told = capfd.readouterr().out
+    assert re.search(r"^train 1/3  epoch 1, loss \d\.\d+, validation Dice 0\.\d+$", told, re.MULTILINE)
+    assert "train 3/3  epoch 3, loss " in told
     stopped = shutil.copytree(tmp_path / "whole", tmp_path / "stopped")
     newest = stopped / "models" / "state_checkpoint_epoch=3.pt"
     newest.rename(stopped / "models" / ".part-state_checkpoint_epoch=3.pt")
     assert brainseg(*command, *folds, "--out", stopped, "--resume", "--fold", 1) == 2
     assert "other patients validate than when the run began" in capfd.readouterr().err
     assert brainseg(*command, *folds, "--out", stopped, "--resume") == 0
-    assert "goes on with another" not in capfd.readouterr().err
+    told, warned = capfd.readouterr()
+    assert "train 1/1  epoch 3, loss " in told
+    assert "goes on with another" not in warned
     assert folder_bytes(stopped / "models") == folder_bytes(tmp_path / "whole" / "models")
 
 
@@ -223,6 +229,15 @@ def test_amp_on_a_cpu_without_bfloat16_is_warned_of(
 def test_a_setting_that_does_not_exist_is_a_usage_error(data: Path, tmp_path: Path) -> None:
     arguments = ("--data", data, "--out", tmp_path / "run", "--folds", data / "folds.json", "learnig_rate=0.1")
     assert brainseg("train", "--bundle", "residual_unet", *arguments) == 2
+
+
+@pytest.mark.parametrize("wrong", ["max_epochs=many", "batch_size=-3", "val_interval=0", "learning_rate=NaN"])
+def test_a_setting_that_is_no_such_number_is_a_usage_error(
+    wrong: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert brainseg("train", "--bundle", "residual_unet", "--data", data, "--out", tmp_path / "run", wrong) == 2
+    assert capsys.readouterr().err.startswith(f"error: {wrong.partition('=')[0]}: is ")
+    assert not (tmp_path / "run").exists()
 
 
 def test_fold_minus_one_trains_on_everybody_and_keeps_the_last_epoch(data: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from brainseg.cli.report import report
 from brainseg.cli.saliency import saliency
 from brainseg.cli.segment import segment
 from brainseg.cli.train import train
-from brainseg.errors import BrainsegError, MachineError, bug_place, bug_trace
+from brainseg.errors import BrainsegError, MachineError, bug_place, bug_trace, one_line
 
 INTERRUPTED = 130
 BUG = 1
@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
         click.echo("interrupted", err=True)
         sys.exit(INTERRUPTED)
     except click.ClickException as error:
-        error.show()
+        _show(error)
         sys.exit(error.exit_code)
     except BrainsegError as error:
         click.echo(f"error: {error}", err=True)
@@ -55,9 +55,9 @@ def main(arguments: list[str] | None = None) -> None:
         click.echo("error: memory: not enough; use a smaller volume, or a machine with more", err=True)
         sys.exit(MachineError.exit_code)
     except Exception as error:
-        from brainseg.writers.atomic import of_machine
+        from brainseg.writers.atomic import refused_by_machine
 
-        if isinstance(error, OSError) and (machine := of_machine(error, "disk")) is not None:
+        if isinstance(error, OSError) and (machine := refused_by_machine(error)) is not None:
             click.echo(f"error: {machine}", err=True)
             sys.exit(machine.exit_code)
         if logging.getLogger("brainseg").isEnabledFor(logging.DEBUG):
@@ -65,3 +65,13 @@ def main(arguments: list[str] | None = None) -> None:
         click.echo(f"error: brainseg: {bug_place(error)}; this is a bug, -v shows how it came there", err=True)
         sys.exit(BUG)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _show(error: click.ClickException) -> None:
+    """One line on what was typed wrongly; the help where nothing was."""
+    context = getattr(error, "ctx", None)
+    where = context.command_path if context else "brainseg"
+    if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):
+        error.show()
+    else:
+        click.echo(f"error: {where}: {one_line(error.format_message()).rstrip('.')}; see {where} --help", err=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from brainseg.cli.options import any_path
+from brainseg.cli.options import any_path, verbosity
 
 
 @click.group()
@@ -35,24 +35,29 @@ def info(name: str) -> None:
 
 @bundle.command()
 @click.argument("names", nargs=-1)
-def verify(names: tuple[str, ...]) -> None:
+@verbosity
+def verify(names: tuple[str, ...], quiet: bool) -> None:
     """Check the weights of NAMES (default: every shipped bundle) against their hashes, and load them."""
     from brainseg.bundle import NO_WEIGHTS, open_bundle, shipped, ships_weights
 
     for name in names or tuple(shipped()):
         if name in shipped() and not ships_weights(name):
-            click.echo(f"{name}: {NO_WEIGHTS}")
-            continue
-        opened = open_bundle(name, device="cpu")
-        click.echo(f"{name}: weights {opened.weights_sha256[:12]} are as recorded and fit the network")
+            said = NO_WEIGHTS
+        else:
+            opened = open_bundle(name, device="cpu")
+            said = f"weights {opened.weights_sha256[:12]} are as recorded and fit the network"
+        if not quiet:
+            click.echo(f"{name}: {said}")
 
 
 @bundle.command()
 @click.argument("name")
 @click.option("--out", type=any_path, required=True, help="TorchScript file to write (FILE.ts).")
-def export(name: str, out: Path) -> None:
+@verbosity
+def export(name: str, out: Path, quiet: bool) -> None:
     """Write bundle NAME as TorchScript: (N, 3, H, W) float32 in the network's frame to logits (N, 1, H, W)."""
     from brainseg.bundle import export_torchscript
 
     difference = export_torchscript(name, out)
-    click.echo(f"{out}: logits differ from the network's by at most {difference:.1e}")
+    if not quiet:
+        click.echo(f"{out}: logits differ from the network's by at most {difference:.1e}")

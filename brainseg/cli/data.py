@@ -17,8 +17,9 @@ def data() -> None:
 
 @data.command()
 @click.argument("path", type=existing_path)
+@verbosity
 @click.pass_context
-def check(context: click.Context, path: Path) -> None:
+def check(context: click.Context, path: Path, quiet: bool) -> None:
     """Read every patient under PATH and say what it is, or why it cannot be read."""
     from brainseg.errors import BrainsegError
     from brainseg.guarded import GuardedReader
@@ -37,6 +38,8 @@ def check(context: click.Context, path: Path) -> None:
                 failed += 1
                 click.echo(f"error: {error}", err=True)
                 continue
+            if quiet:
+                continue
             spacing = " x ".join(f"{mm:.4g}" for mm in case.spacing_mm) + " mm" if case.spacing_mm else "no spacing"
             words = [
                 f"{case.layout}, {' x '.join(map(str, case.shape))}, {spacing}",
@@ -48,7 +51,8 @@ def check(context: click.Context, path: Path) -> None:
             if patient.why:
                 click.echo(f"    {patient.why}")
     warn_of_slices_alone(patients)
-    click.echo(f"{len(patients) - failed} of {len(patients)} patients can be read")
+    if not quiet:
+        click.echo(f"{len(patients) - failed} of {len(patients)} patients can be read")
     if failed:
         context.exit(3 if failed == len(patients) else 4)
 
@@ -65,17 +69,20 @@ def check(context: click.Context, path: Path) -> None:
 @click.option("--folds", default=5, show_default=True, type=click.IntRange(2), help="Number of folds, by patient.")
 @click.option("--seed", default=0, show_default=True, help="Another number gives another split.")
 @click.option("--out", type=any_path, required=True, help="File (JSON) to write, for --folds; by slice for --split.")
-def split(path: Path, by: str, folds: int, seed: int, out: Path) -> None:
+@verbosity
+def split(path: Path, by: str, folds: int, seed: int, out: Path, quiet: bool) -> None:
     """Divide the patients under PATH into folds balanced by tumour size, or their slices 90/5/5 at random."""
     if by == "slice":
         if given("folds"):
             raise click.UsageError("--folds is for a split by patient; leave it out with --by slice")
-        _split_slices(path, seed, out)
+        said = _split_slices(path, seed, out)
     else:
-        _split_patients(path, folds, seed, out)
+        said = _split_patients(path, folds, seed, out)
+    if not quiet:
+        click.echo(f"{out}: {said}")
 
 
-def _split_patients(path: Path, folds: int, seed: int, out: Path) -> None:
+def _split_patients(path: Path, folds: int, seed: int, out: Path) -> str:
     from brainseg.datalist import split_by_subject, write_folds
     from brainseg.readers import read_ground_truth
     from brainseg.study import find_patients
@@ -93,10 +100,10 @@ def _split_patients(path: Path, folds: int, seed: int, out: Path) -> None:
     write_folds(out, parts)
     people = len(set(subjects.values()))
     what = f"{people} patients" if people == len(sizes) else f"{len(sizes)} scans of {people} patients"
-    click.echo(f"{out}: {what} with masks in {folds} folds of {min(map(len, parts))} or more")
+    return f"{what} with masks in {folds} folds of {min(map(len, parts))} or more"
 
 
-def _split_slices(path: Path, seed: int, out: Path) -> None:
+def _split_slices(path: Path, seed: int, out: Path) -> str:
     from brainseg.slice_split import INFLATED, slice_names, split_by_slice, write_split
     from brainseg.study import find_patients
 
@@ -104,8 +111,7 @@ def _split_slices(path: Path, seed: int, out: Path) -> None:
     parts = split_by_slice(names, seed=seed)
     write_split(out, parts, seed=seed)
     click.echo(f"warning: {INFLATED}; judge a network by patient", err=True)
-    sizes = f"{len(parts.training)} training, {len(parts.validation)} validation and {len(parts.test)} test slices"
-    click.echo(f"{out}: {sizes}")
+    return f"{len(parts.training)} training, {len(parts.validation)} validation and {len(parts.test)} test slices"
 
 
 @data.command()
@@ -118,7 +124,8 @@ def _split_slices(path: Path, seed: int, out: Path) -> None:
     help="Which of tiff, nifti and dicom to write, with commas.",
 )
 @click.option("--seed", default=0, show_default=True, help="Another number gives another patient.")
-def phantom(out: Path, formats: str, seed: int) -> None:
+@verbosity
+def phantom(out: Path, formats: str, seed: int, quiet: bool) -> None:
     """Write a synthetic patient whose lesions' volume is known."""
     from brainseg import phantom as phantoms
     from brainseg.units import millilitres
@@ -135,8 +142,10 @@ def phantom(out: Path, formats: str, seed: int) -> None:
     made = phantoms.make_phantom(seed=seed)
     for word in chosen:
         writers[word](made, out / word)
-        click.echo(f"{out / word}")
-    click.echo(f"true volume {millilitres(made.volume_ml)} mL in {len(made.lesions)} lesions")
+        if not quiet:
+            click.echo(f"{out / word}")
+    if not quiet:
+        click.echo(f"true volume {millilitres(made.volume_ml)} mL in {len(made.lesions)} lesions")
 
 
 @data.command()

@@ -16,7 +16,7 @@ from brainseg.cli.options import any_path, verbosity
 def demo(context: click.Context, out: Path, quiet: bool) -> None:
     """Segment a synthetic patient with the shipped weights: proves the installation, not the accuracy."""
     from brainseg.cli.progress import progress
-    from brainseg.cohort import run_cohort
+    from brainseg.cohort import locked, run_cohort
     from brainseg.job import Options
     from brainseg.measures import dice
     from brainseg.phantom import make_phantom, write_phantom_nifti
@@ -25,10 +25,12 @@ def demo(context: click.Context, out: Path, quiet: bool) -> None:
     from brainseg.study import find_patients
     from brainseg.units import millilitres
 
-    click.echo("making a synthetic patient")
+    if not quiet:
+        click.echo("making a synthetic patient")
     phantom = make_phantom()
     source = out / "input"
-    write_phantom_nifti(phantom, source)
+    with locked(out):
+        write_phantom_nifti(phantom, source)
     patients = find_patients(source)
     name = patients[0].name
     outcome = run_cohort(
@@ -36,7 +38,7 @@ def demo(context: click.Context, out: Path, quiet: bool) -> None:
     )
     for message in outcome.messages:
         click.echo(f"error: {message}", err=True)
-    if not outcome.failures:
+    if not outcome.failures and not quiet:
         truth = read_ground_truth(patients[0])
         overlap = dice(read_nifti_mask(out / name / "mask.nii.gz"), truth) if truth is not None else float("nan")
         row = outcome.rows[0]

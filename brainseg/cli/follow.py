@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from brainseg.cli.options import any_path, backend_option, bundle_option, device_option, out_option, verbosity
+from brainseg.cli.options import any_path, backend_option, bundle_option, device_option, verbosity
 
 if TYPE_CHECKING:
     from datetime import date
@@ -32,7 +32,9 @@ def _dates(context: click.Context, parameter: click.Parameter, text: str | None)
 @click.command()
 @click.argument("baseline", type=any_path)
 @click.argument("followups", nargs=-1, required=True, type=any_path, metavar="FOLLOWUP...")
-@out_option
+@click.option(
+    "--out", type=any_path, default=Path("brainseg-follow"), show_default=True, help="Folder for the results."
+)
 @click.option("--dates", callback=_dates, metavar="YYYY-MM-DD,...", help="Of each visit, if its scan does not say.")
 @click.option("--days", callback=_days, metavar="0,92,...", help="Of each visit, in place of dates.")
 @click.option("--spacing", type=float, nargs=3, metavar="X Y Z", help="Voxel size in mm, for TIFF slices.")

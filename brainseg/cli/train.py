@@ -93,18 +93,20 @@ def train(
         bundle, patients, parts, data, out,
         fold=fold, settings=settings, split=slices, recipe=recipe, weights=weights, resume=resume,
     )  # fmt: skip
-    click.echo(
-        f"{bundle}: {len(run.trained_on)} patients train, {len(run.validated_on)} validate; tensorboard --logdir {out}"
-    )
-    training.train(run, data, resume=resume)
+    if not quiet:
+        counts = f"{len(run.trained_on)} patients train, {len(run.validated_on)} validate"
+        click.echo(f"{bundle}: {counts}; tensorboard --logdir {out}")
+    training.train(run, data, resume=resume, progress=lambda epochs: progress("train", epochs, quiet=quiet))
     by_name = {patient.name: patient for patient in patients}
     if not run.validated_on:
-        click.echo("every patient trained, so none is left to score")
+        if not quiet:
+            click.echo("every patient trained, so none is left to score")
         return
     validated = [by_name[name] for name in run.validated_on]
     with progress("review", len(validated), quiet=quiet) as advance:
         result = review_run(run.root, validated, settings=training.told_settings(run.settings), advance=advance)
-    click.echo(markdown(result), nl=False)
+    if not quiet:
+        click.echo(markdown(result), nl=False)
 
 
 def _value(text: str) -> Any:

@@ -8,7 +8,9 @@ left-handed, as in "RPS".)
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import nibabel
@@ -22,6 +24,7 @@ from pydicom.valuerep import format_number_as_ds
 
 from brainseg.case import CHANNELS, LPS_TO_RAS
 from brainseg.phantom.scan import Phantom
+from brainseg.writers.atomic import replacing, replacing_all
 
 DATE = "20200101"
 
@@ -63,11 +66,12 @@ def write_phantom_tiff(phantom: Phantom, folder: Path, name: str = "phantom") ->
     if not np.allclose(directions, LPS_TO_RAS[:3, :3], atol=1e-6):
         raise ValueError("TIFF slices mean an unrotated LPS grid; make the phantom with axes='LPS' and no rotation")
     patient = Path(folder) / name
-    patient.mkdir(parents=True, exist_ok=True)
+    files = {}
     for z in range(phantom.mask.shape[2]):
         pixels = phantom.image[..., z].transpose(2, 1, 0).astype(np.uint8)
-        tifffile.imwrite(patient / f"{name}_{z + 1}.tif", pixels, photometric="rgb")
-        tifffile.imwrite(patient / f"{name}_{z + 1}_mask.tif", phantom.mask[..., z].T * np.uint8(255))
+        files[patient / f"{name}_{z + 1}.tif"] = _tiff(pixels, "rgb")
+        files[patient / f"{name}_{z + 1}_mask.tif"] = _tiff(phantom.mask[..., z].T * np.uint8(255), "minisblack")
+    _write(files)
     return patient
 
 
@@ -77,7 +81,6 @@ def write_phantom_nifti(phantom: Phantom, folder: Path, name: str = "phantom") -
     Gives that folder.
     """
     patient = Path(folder) / name
-    patient.mkdir(parents=True, exist_ok=True)
     volumes: dict[str, NDArray[np.generic]] = {
         stem: phantom.image[channel].astype(np.int16) for channel, stem in enumerate(("t1", "flair", "t1c"))
     }
@@ -87,7 +90,8 @@ def write_phantom_nifti(phantom: Phantom, folder: Path, name: str = "phantom") -
         image.set_sform(phantom.affine, code=1)
         image.set_qform(phantom.affine, code=1)
         image.header.set_xyzt_units("mm", "sec")
-        nibabel.save(image, patient / f"{stem}.nii.gz")
+        with replacing(patient / f"{stem}.nii.gz") as partial:
+            nibabel.save(image, partial)
     return patient
 
 
@@ -106,13 +110,27 @@ def write_phantom_dicom(
     digest = hashlib.sha256(phantom.image.tobytes() + phantom.affine.tobytes()).hexdigest()
     digest += "" if date == DATE else date
     depth = phantom.mask.shape[2]
+    files = {}
     for channel, sequence in enumerate(_SEQUENCES):
-        (patient / sequence.folder).mkdir(parents=True, exist_ok=True)
         for place in range(depth):
             z = depth - 1 - place if descending else place
             ds = _instance(phantom, digest, channel, z, place + 1, date)
-            ds.save_as(patient / sequence.folder / f"{place + 1:04d}.dcm", enforce_file_format=True)
+            content = files[patient / sequence.folder / f"{place + 1:04d}.dcm"] = BytesIO()
+            ds.save_as(content, enforce_file_format=True)
+    _write(files)
     return patient
+
+
+def _tiff(pixels: NDArray[np.uint8], photometric: str) -> BytesIO:
+    content = BytesIO()
+    tifffile.imwrite(content, pixels, photometric=photometric)
+    return content
+
+
+def _write(files: Mapping[Path, BytesIO]) -> None:
+    with replacing_all(list(files)) as partials:
+        for partial, content in zip(partials, files.values(), strict=True):
+            partial.write_bytes(content.getbuffer())
 
 
 def _instance(phantom: Phantom, digest: str, channel: int, z: int, number: int, date: str) -> FileDataset:

@@ -115,7 +115,7 @@ def _scan(files: Iterable[tuple[tuple[str, ...], Path]]) -> _Scan:
     with headers.quiet():
         for parts, file in files:
             if not headers.says_dicom(file):
-                if (file.suffix.lower() == ".dcm" and file.stat().st_size == 0) or headers.lacks_prefix(file):
+                if (file.suffix.lower() == ".dcm" and _is_empty(file)) or headers.lacks_prefix(file):
                     scan.broken.setdefault(parts, []).append(file)
                 else:
                     _count(scan.skipped, parts, 1)
@@ -192,7 +192,9 @@ def _truth(gathered: Sequence[_Gathered], flair: _Gathered) -> tuple[Path | None
 def _broken(files: Sequence[Path]) -> InputError:
     """What to say of files that cannot be read, by the first of them."""
     others = f" and {len(files) - 1} more" if len(files) > 1 else ""
-    if files[0].stat().st_size and not headers.says_dicom(files[0]):
+    if not files[0].exists():
+        return InputError(files[0], f"is a link that leads nowhere{others}", "bring back its target, or remove it")
+    if not _is_empty(files[0]) and not headers.says_dicom(files[0]):
         remedy = "rewrite it with DCMTK's dcmconv, or export the series again"
         return InputError(files[0], f"is DICOM without its prefix DICM{others}", remedy)
     return InputError(files[0], f"is a damaged DICOM file{others}", AGAIN)
@@ -262,6 +264,13 @@ def _common(folders: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
             length += 1
         shared = shared[:length]
     return shared
+
+
+def _is_empty(file: Path) -> bool:
+    try:
+        return file.stat().st_size == 0
+    except OSError:  # it may not be looked at, or is a link that leads nowhere
+        return True
 
 
 def _count(counts: dict[tuple[str, ...], int], parts: tuple[str, ...], number: int) -> None:

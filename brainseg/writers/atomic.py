@@ -114,6 +114,15 @@ def of_machine(error: OSError, where: object) -> MachineError | None:
     return MachineError(str(error.filename or where), *caused(error.errno))
 
 
+def refused_by_machine(error: OSError) -> MachineError | None:
+    """What to say of an error that disk or permissions are to blame for. None for another."""
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return MachineError(str(error.filename), "permission denied", "check its permissions, or choose another path")
+    if error.errno not in _CAUSES:
+        return None
+    return MachineError(str(error.filename or "disk"), *caused(error.errno))
+
+
 def remove_partials(root: Path) -> int:
     """Removes what killed runs left half-written anywhere under `root`; returns how many files that were.
 

@@ -21,6 +21,7 @@ import hashlib
 import json
 from contextlib import suppress
 from datetime import date, datetime, time
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,7 +95,9 @@ def write_dicom_seg(path: Path, case: Case, segmentation: Segmentation, *, per_l
         sources, identity = _sources(case)
         seg = _segmentation(case, labels, segmentation, sources, identity)
         with replacing(path) as partial:
-            seg.save_as(partial, enforce_file_format=True)
+            written = BytesIO()  # not the file: of a full disk pydicom says nothing that tells it from other errors
+            seg.save_as(written, enforce_file_format=True)
+            partial.write_bytes(written.getbuffer())
 
 
 def _segmentation(

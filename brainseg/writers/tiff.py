@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ def write_tiff_masks(folder: Path, case: Case, mask: NDArray[Any]) -> list[Path]
         raise InputError(case.name, "two slices differ only in their suffix", "give one file for each slice")
     with replacing_all(list(pages)) as partials:
         for partial, page in zip(partials, pages.values(), strict=True):
+            written = BytesIO()  # not the file: of a full disk tifffile says nothing that tells it from other errors
             # no description and no software tag: equal masks give equal bytes
-            tifffile.imwrite(partial, page, photometric="minisblack", metadata=None, software=False)
+            tifffile.imwrite(written, page, photometric="minisblack", metadata=None, software=False)
+            partial.write_bytes(written.getbuffer())
     return list(pages)

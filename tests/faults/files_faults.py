@@ -122,7 +122,7 @@ def disk_full(number: int, says: str) -> Callable[[Met], None]:
 
         with met.monkeypatch.context() as patch:
             patch.setattr(os, "fsync", full)
-            refused(met, f"mask.nii.gz: {says}")
+            refused(met, f"lesions.csv: {says}")
         assert met.partial == 0
         if number == errno.ENOSPC:
             done(met)

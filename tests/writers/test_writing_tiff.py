@@ -1,3 +1,4 @@
+import errno
 from pathlib import Path
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 import tifffile
 
 from brainseg.case import TIFF_AFFINE, Case
-from brainseg.errors import InputError
+from brainseg.errors import InputError, MachineError
 from brainseg.writers.tiff import write_tiff_masks
 
 
@@ -59,3 +60,13 @@ def test_a_mask_of_another_grid_is_refused(tmp_path):
         write_tiff_masks(tmp_path, case_of(["1.tif", "2.tif", "3.tif"]), np.zeros((5, 7, 3)))
     with pytest.raises(ValueError, match="one file for each"):
         write_tiff_masks(tmp_path, case_of(["1.tif", "2.tif"]), marked())
+
+
+def test_a_full_disk_is_a_fault_of_the_machine(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(MachineError, match="the disk is full"):
+        write_tiff_masks(tmp_path, case_of(["a_1.tif", "a_2.tif", "a_3.tif"]), marked())
+    assert list(tmp_path.iterdir()) == []
