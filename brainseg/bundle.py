@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from brainseg.backends import Engine
 
+Network = Callable[[Any], Any]
 log = logging.getLogger(__name__)
 DEFAULT = "residual_unet"
 RUN_FILE = "run.json"
@@ -47,6 +48,7 @@ USE = (  # tunables that also decide how a trained network is used
     "smallest_lesion_voxels",
     "lesion_probability",
     "pixel_mm",
+    "half_too",
 )
 NO_WEIGHTS = "no weights shipped: train it"
 
@@ -60,8 +62,9 @@ class Bundle:
         root: the folder the weights come from.
         network: on `device`, in evaluation mode, fp32.
         preprocessing: `{"image": (3, X, Y, Z) MetaTensor}` to the network's frame.
-        inferer: `(image (1, 3, X, Y, Z), network) -> logits (1, 1, X, Y, Z)`.
-        probability: `{"image", "pred" (1, X, Y, Z) logits}` to probability on the native grid.
+        inferer: `(image (1, 3, X, Y, Z), network) -> logits (1, looks, X, Y, Z)`.
+        look: makes of a network one that looks as often as the bundle wants: `(N, 3, H, W)` to `(N, looks, H, W)`.
+        probability: `{"image", "pred" (looks, X, Y, Z) logits}` to probability on the native grid.
         mask: probability in `pred` to a cleaned 0/1 mask.
         pixel_mm: in-plane pixel size of the network's frame, taken to be that of a slice without spacing.
         threshold: probability at or above which a voxel is abnormal.
@@ -79,6 +82,7 @@ class Bundle:
     network: torch.nn.Module
     preprocessing: Callable[[dict[str, Any]], dict[str, Any]]
     inferer: Callable[..., Any]
+    look: Callable[[Network], Network]
     probability: Callable[[dict[str, Any]], dict[str, Any]]
     mask: Callable[[dict[str, Any]], dict[str, Any]]
     device: torch.device
@@ -279,6 +283,7 @@ def _opened(
         network=network,
         preprocessing=parser.get_parsed_content("preprocessing"),
         inferer=parser.get_parsed_content("inferer"),
+        look=parser.get_parsed_content("look") if "look" in parser else lambda network: network,
         probability=parser.get_parsed_content("probability"),
         mask=parser.get_parsed_content("mask"),
         device=device,

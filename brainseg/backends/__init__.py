@@ -31,7 +31,7 @@ class Engine(Protocol):
     name: str
 
     def logits(self, image: Any, *, tta: bool = False) -> torch.Tensor:
-        """Logits `(1, X, Y, Z)` of a preprocessed `image` `(3, X, Y, Z)`, float32, on the bundle's device.
+        """Logits `(looks, X, Y, Z)` of a preprocessed `image` `(3, X, Y, Z)`, float32, on the bundle's device.
 
         With `tta` the mean of the logits of the image and of its mirror image (left and right exchanged).
         """

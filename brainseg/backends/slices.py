@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -74,32 +75,33 @@ class SliceEngine:
             result = self._all(slices)
             if tta:
                 result = (result + self._all(slices.flip(2)).flip(2)) / 2
-        return result[:, 0].permute(1, 2, 0)[None].contiguous().clone()
+        return result.permute(1, 2, 3, 0).contiguous().clone()
 
     def _all(self, slices: torch.Tensor) -> torch.Tensor:
         logits = self._each(slices)
         if self.rounds:
-            again = unsure(logits, self._level)
+            again = unsure(logits, self._level, self._bundle.temperature)
             if len(again):
-                logits[again] = self.exact(slices[again])
+                logits[again] = self._bundle.look(self.exact)(slices[again])
         return logits
 
     def _each(self, slices: torch.Tensor) -> torch.Tensor:
+        quick: Callable[[torch.Tensor], torch.Tensor] = self._bundle.look(self.quick)
         blank = ~slices.flatten(1).any(1)
         if int(blank.sum()) < 2:
-            return self.quick(slices)
+            return quick(slices)
         nothing = int(blank.int().argmax())  # the first stands for all
         wanted = ~blank
         wanted[nothing] = True
-        logits = self.quick(slices[wanted])
+        logits = quick(slices[wanted])
         place = int(wanted[:nothing].sum())
-        result = logits[place : place + 1].repeat(len(slices), 1, 1, 1)
+        result: torch.Tensor = logits[place : place + 1].repeat(len(slices), 1, 1, 1)
         result[wanted] = logits
         return result
 
 
-def unsure(logits: torch.Tensor, level: float) -> torch.Tensor:
-    """Numbers of the slices of `logits` `(N, 1, H, W)` to compute again: those with most voxels near `level`.
+def unsure(logits: torch.Tensor, level: float, temperature: float) -> torch.Tensor:
+    """Numbers of the slices of `logits` `(N, looks, H, W)` to compute again: those with most voxels near `level`.
 
     In the other slices at most `may_be_near` voxels are left near it. With a slice go those above and below, which it
     shares with.
@@ -107,6 +109,8 @@ def unsure(logits: torch.Tensor, level: float) -> torch.Tensor:
     places = torch.arange(len(logits))
     below, above = (places - 1).clamp(min=0), (places + 1).clamp(max=len(logits) - 1)
     shared = logits / 2 + (logits[below] + logits[above]) / 4
+    if shared.shape[1] > 1:  # the logit of the mean probability
+        shared = torch.logit(torch.sigmoid(shared / temperature).mean(1, keepdim=True)) * temperature
     near = ((shared - level).abs() < NEAR).flatten(1).sum(1)
     order = near.argsort(stable=True)
     chosen = order[near[order].cumsum(0) > may_be_near(_largest(shared[:, 0] >= level))]

@@ -29,6 +29,7 @@ class TorchEngine:
 
     def __init__(self, bundle: Bundle) -> None:
         self._network, self._inferer, self._device = bundle.network, bundle.inferer, bundle.device
+        self._look = bundle.look
         self.name = "torch-fp32" if bundle.device.type == "cpu" else "torch-fp16"
 
     def logits(self, image: Any, *, tta: bool = False) -> torch.Tensor:
@@ -56,6 +57,7 @@ class TorchEngine:
         network: Any = self._network.to(device)
         if device.type == "cuda":
             network = lambda slices: self._network(channels_last(slices))  # noqa: E731
+        network = self._look(network)
         batch = image[None].to(device)
         inferer: Any = self._inferer
         usual = inferer.sw_batch_size

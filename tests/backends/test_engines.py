@@ -13,6 +13,9 @@ import numpy as np
 import pytest
 import torch
 from command import Bright, brainseg, open_bundles_with
+from monai.bundle import ConfigParser
+from monai.data import MetaTensor
+from monai.transforms import Compose
 from scipy.stats import binom
 from small_networks import NAMES, small_image, small_network
 
@@ -23,7 +26,7 @@ from brainseg.backends.rewrite import STEMS, divided, rewritten, stem_of
 from brainseg.backends.slices import FLIPPED, LEAST_DICE, SliceEngine, may_be_near, unsure
 from brainseg.backends.torch import TorchEngine
 from brainseg.backends.torch_cpu import RewrittenEngine
-from brainseg.bundle import Bundle, open_bundle
+from brainseg.bundle import Bundle, open_bundle, read_config, shipped
 from brainseg.errors import UsageError
 from brainseg.job import Options, fingerprint
 from brainseg.phantom import make_phantom, write_phantom_nifti
@@ -61,6 +64,44 @@ def test_torch_is_the_bundles_own_inferer_bit_for_bit(bundle: Bundle) -> None:
     with torch.inference_mode():
         expected = bundle.inferer(image[None], bundle.network)[0]
     assert torch.equal(TorchEngine(bundle).logits(image), expected)
+
+
+@pytest.fixture
+def looking_twice(bundle: Bundle) -> Bundle:
+    return replace(bundle, look=config_that_looks_twice().get_parsed_content("look"))
+
+
+def config_that_looks_twice() -> ConfigParser:
+    parser = read_config(shipped()["residual_unet"], "inference")
+    parser["half_too"] = True
+    return parser
+
+
+def test_a_bundle_that_looks_at_half_the_resolution_too_gives_the_mean_of_both_probabilities(bundle: Bundle) -> None:
+    parser, image = config_that_looks_twice(), small_image()  # half of 80 pixels is no multiple of 16
+    twice = replace(bundle, look=parser.get_parsed_content("look"))
+    coarse = torch.nn.functional.avg_pool2d(torch.nn.functional.pad(image.permute(3, 0, 1, 2), (0, 16)), 2)
+    with torch.inference_mode():
+        coarse = torch.nn.functional.interpolate(bundle.network(coarse), scale_factor=2, mode="bilinear")
+        own = parser.get_parsed_content("looking")(image[None], bundle.network)[0]
+    logits = TorchEngine(twice).logits(image)
+    assert logits.shape == (2, *image.shape[1:])
+    assert torch.equal(logits, own)
+    assert torch.equal(logits[:1], TorchEngine(bundle).logits(image))
+    torch.testing.assert_close(logits[1], coarse[:, 0, :, :-16].permute(1, 2, 0), atol=1e-4, rtol=1e-4)
+    mean = Compose(parser.get_parsed_content("probability").transforms[:-1])  # all but the way back to the own grid
+    apart = [mean({"pred": MetaTensor(one)})["pred"] for one in logits.split(1)]
+    torch.testing.assert_close(mean({"pred": MetaTensor(logits)})["pred"], (apart[0] + apart[1]) / 2)
+
+
+@pytest.mark.parametrize("kind", ["openvino", "rewritten"])
+def test_an_engine_looks_at_half_the_resolution_as_torch_does(looking_twice: Bundle, kind: str) -> None:
+    image = small_image()
+    expected = TorchEngine(looking_twice).logits(image)
+    for bf16, apart in ((False, 1e-3), (True, math.inf)):
+        logits = of(looking_twice, kind, bf16=bf16).logits(image)
+        assert logits.shape == expected.shape
+        torch.testing.assert_close(logits, expected, atol=apart, rtol=1e-3)
 
 
 @pytest.mark.parametrize("kind", ["openvino", "rewritten"])
@@ -167,12 +208,14 @@ def test_what_may_stay_unsure_follows_from_the_size_of_the_mask() -> None:
     logits[0] = 5.0  # 1000 voxels of mask, of which 2 may be unsure
     for number, count in ((3, 1), (5, 2), (8, 9)):
         logits[number, 0, number, :count] = 5.0  # alone in its slice: its neighbours bring it to 0
-    assert unsure(logits, 0.0).tolist() == [4, 5, 6, 7, 8, 9]
-    assert unsure(logits, 20.0).tolist() == []
+    assert unsure(logits, 0.0, 1.5).tolist() == [4, 5, 6, 7, 8, 9]
+    assert unsure(logits, 20.0, 1.5).tolist() == []
     logits[0, :, :10] = -5.0  # 500, where 1 may be, and 12 that are no part of it
-    assert unsure(logits, 0.0).tolist() == [2, 3, 4, 5, 6, 7, 8, 9]
+    assert unsure(logits, 0.0, 1.5).tolist() == [2, 3, 4, 5, 6, 7, 8, 9]
     logits[0] = -5.0  # 12 of mask, of which none may be
-    assert unsure(logits, 0.0).tolist() == [2, 3, 4, 5, 6, 7, 8, 9]
+    assert unsure(logits, 0.0, 1.5).tolist() == [2, 3, 4, 5, 6, 7, 8, 9]
+    assert unsure(torch.cat([logits, logits], 1), 0.0, 1.5).tolist() == [2, 3, 4, 5, 6, 7, 8, 9]
+    assert unsure(torch.cat([logits, logits - 3], 1), 0.0, 1.5).tolist() == []
 
 
 @pytest.mark.parametrize("marked", [300, 1000, 4000, 20_000, 100_000])
