@@ -15,9 +15,10 @@ from brainseg.case import Spacing
 from brainseg.midline import Midline
 from brainseg.quality import Head
 from brainseg.results import CohortRow
+from brainseg.study import walk
 from brainseg.weights import file_sha256
 
-RECORD, MASK = "case.json", "mask.nii.gz"
+RECORD, MASK = walk.RECORD, "mask.nii.gz"
 
 Network = tuple[str, str, float]  # name of a bundle, SHA-256 of its weights, threshold
 

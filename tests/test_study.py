@@ -142,6 +142,13 @@ def test_own_results_hidden_files_and_macos_leftovers_are_passed_over(tmp_path: 
     assert "A" in names(find_patients(tmp_path))
 
 
+def test_a_scan_beside_its_own_results_is_found_and_they_are_not(tmp_path: Path) -> None:
+    touch(tmp_path, "one/flair.nii.gz", "one/.brainseg.lock", "one/run.json", "one/cohort.csv")
+    touch(tmp_path, "one/flair/case.json", "one/flair/probability.nii.gz", "two/flair.nii.gz")
+    assert names(find_patients(tmp_path)) == ["one", "two"]
+    assert len(find_patients(tmp_path / "one")) == 1
+
+
 # --- names
 
 

@@ -17,6 +17,7 @@ NIFTI = (".nii", ".nii.gz")
 ITK = (".mha", ".mhd", ".nrrd", ".nhdr")
 OWN_OUTPUT = {"run.json", "cohort.csv"}
 BIDS_ASIDE = {"derivatives", "sourcedata"}
+RECORD = "case.json"  # in the folder of a case's results
 LOCK = ".brainseg.lock"  # in a folder of results while they are written, and after
 
 
@@ -62,8 +63,9 @@ def walk(root: Path) -> Iterator[Folder]:
     """Every folder from `root` down, in natural order.
 
     Hidden files and folders, `__MACOSX`, results of brainseg itself, finished or not, and, beside BIDS subjects or
-    their rawdata, derivatives and sourcedata are passed over. Links are followed, each folder once; one that leads
-    nowhere is a file, so that what it stands for is missed where it is read.
+    their rawdata, derivatives and sourcedata are passed over; a scan among results is not, if its file lies beside
+    their tables. Links are followed, each folder once; one that leads nowhere is a file, so that what it stands for is
+    missed where it is read.
 
     Raises:
         MachineError: if `root` may not be read; a folder below it that may not is `unreadable`.
@@ -94,8 +96,12 @@ def walk(root: Path) -> Iterator[Folder]:
                 raise MachineError(path, f"cannot be read ({error.strerror})", "check its permissions") from error
             yield Folder(path, parts, unreadable=f"cannot be read ({error.strerror})")
             continue
-        if parts and (own or OWN_OUTPUT.issubset(folder.others)):
+        if parts and RECORD in folder.others:
             continue
+        if parts and (own or OWN_OUTPUT.issubset(folder.others)):
+            if not folder.tiffs and not folder.volumes:
+                continue
+            below = []  # a scan beside whose file its results were written
         if any(name.startswith("sub-") or name == "rawdata" for name in below):
             below = [name for name in below if name not in BIDS_ASIDE]
         for names in (folder.tiffs, folder.volumes, folder.others):
