@@ -13,11 +13,14 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
+import tifffile
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.transforms import Compose
 from tiff_set import write_tiff_set
 
-from brainseg.bundle import shipped
+from brainseg import read_case
+from brainseg.bundle import read_config, shipped
 from brainseg.phantom import make_phantom, write_phantom_nifti
 
 ROOT = shipped()["residual_unet"]
@@ -56,6 +59,19 @@ def run(slices: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("run")
     workflow("train", slices, out, folds=2, max_epochs=2, save_interval=1, device="cpu", **QUICK).run()
     return out
+
+
+def test_a_blank_channel_is_the_flair_as_it_is_for_brainseg(tmp_path: Path) -> None:
+    folder = write_tiff_set(tmp_path, ["TCGA_AA_1"]) / "TCGA_AA_1"
+    for path in folder.glob("*_10*.tif"):
+        path.unlink()  # brainseg does not read a stack with a gap
+    for path in folder.glob("*[0-9].tif"):
+        tifffile.imwrite(path, tifffile.imread(path) * np.array([0, 1, 1], np.uint8), photometric="rgb")
+    parser = read_config(ROOT, "inference")
+    parser["dataset_dir"] = str(tmp_path)
+    data = Compose(parser.get_parsed_content("load"))(parser.get_parsed_content("cases")[0])
+    assert np.array_equal(data["image"], read_case(folder).image)
+    assert np.array_equal(data["image"][0], data["image"][1])
 
 
 def test_the_last_epoch_is_validated_so_that_weights_are_kept(run: Path) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-existing_path = click.Path(exists=True, path_type=Path)
+existing_path = click.Path(exists=True, readable=False, path_type=Path)  # what may not be read is no usage error
 any_path = click.Path(path_type=Path)
 
 out_option = click.option("--out", type=any_path, required=True, help="Folder for the results.")
