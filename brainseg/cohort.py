@@ -106,7 +106,7 @@ def run_cohort(
         failures = [one.failure for one in failed]
         rows = [one.row for one in ordered.values()] + [failed_row(failure) for failure in failures]
         details = {name: one.detail for name, one in ordered.items()}
-        run = {"command": command_line(inputs, out, options), **_manifest(bundles, options, out, jobs)}
+        run = {"command": command_line(inputs, options), **_manifest(bundles, options, out, jobs)}
         write_run(out / RUN, run)
         write_cohort_files(out, rows, failures, details, run)
         _warn_of_others(out, {row.case for row in rows})
@@ -253,10 +253,10 @@ def write_cohort_files(
     write_report(out / REPORT, rows, failures, run, details, flag_words=FLAGS)
 
 
-def command_line(inputs: Sequence[Path], out: Path, options: Options) -> str:
-    """What was asked for, as it is typed; of paths the last part, and of a series no UID, which is DICOM's."""
+def command_line(inputs: Sequence[Path], options: Options) -> str:
+    """What was asked for, as it is typed: of paths the last part, OUT for where this lies, UID for what DICOM gave."""
     names = {"spacing_mm": "spacing", "formats": "format"}
-    words = ["brainseg", "segment", *(path.resolve().name for path in inputs), "--out", out.resolve().name]
+    words = ["brainseg", "segment", *(path.resolve().name for path in inputs), "--out", "OUT"]
     for one in fields(options):
         value, option = getattr(options, one.name), f"--{names.get(one.name, one.name).replace('_', '-')}"
         if value == one.default or one.name == "truth_ml":

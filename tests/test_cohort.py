@@ -200,7 +200,7 @@ def test_the_manifest_says_what_was_asked_for(patients: Path, tmp_path: Path) ->
     asked = ("--threshold", "0.0", "--format", "nifti,gif", "--pre", patients / "p1" / "t1.nii.gz", "--tta", "-q")
     assert brainseg("segment", patients / "p0", "--out", tmp_path / "out", *asked) == 0
     run = json.loads((tmp_path / "out" / "run.json").read_text())
-    command = "brainseg segment p0 --out out --tta --threshold 0.0 --pre t1.nii.gz --format nifti,gif"
+    command = "brainseg segment p0 --out OUT --tta --threshold 0.0 --pre t1.nii.gz --format nifti,gif"
     assert run["command"] == command
     assert run["settings"]["threshold"] == 0
     assert len(run["bundles"][0]["configs_sha256"]) == 64
