@@ -164,12 +164,14 @@ def _before(folder: Path, job: Job, hashes: Mapping[str, str], made_from: str) -
 
 
 def _errors_of(case: Case, result: Segmentation, bundle: Bundle, options: Options) -> str:
-    """The bundle whose cross-validation measured such a case: its own weights and threshold, and not FLAIR alone."""
+    """What of `VOLUME_ERRORS` speaks of it; empty where other than the bundle's own weights and threshold made it."""
     from brainseg.bundle import shipped
+    from brainseg.volume_error import measured_as
 
     as_shipped = result.bundle == bundle.name and bundle.root == shipped().get(bundle.name)
-    as_measured = options.threshold is None and not options.tta and len(case.missing) < len(CHANNELS) - 1
-    return bundle.name if as_shipped and as_measured else ""
+    if not as_shipped or options.threshold is not None or options.tta:
+        return ""
+    return measured_as(bundle.name, bundle.version, flair_alone=len(case.missing) == len(CHANNELS) - 1)
 
 
 def _write_case(
@@ -190,7 +192,7 @@ def _write_case(
     from brainseg.measures import case_confidence, find_lesions, volume_ml
     from brainseg.presence import slice_presence
     from brainseg.quality import flags_of
-    from brainseg.volume_error import volume_interval
+    from brainseg.volume_error import known_error, volume_interval
     from brainseg.writers.formats import write_formats
     from brainseg.writers.nifti import write_mask, write_probability
     from brainseg.writers.overlay import write_overlay
@@ -219,7 +221,7 @@ def _write_case(
     write_sheet(folder / SLICES, tiles)
     write_mask(folder / MASK, result.mask, case.affine, in_mm=in_mm)
     volume = volume_ml(result.mask, case.spacing_mm) if case.spacing_mm else None
-    low, high = volume_interval(volume, errors_of)
+    low, high = volume_interval(volume, known_error(errors_of))
     row = CohortRow(
         case=job.patient.name,
         status="done",

@@ -253,12 +253,15 @@ def from_members(members: Sequence[Member], *, flair_alone: bool = False, tta: b
 
     def predict(case: Case) -> tuple[Array, Array | None]:
         bundles = [bundle for member in members if (bundle := member.of(case.name))]
-        if flair_alone:
-            case = replace(case, image=np.repeat(case.image[FLAIR : FLAIR + 1], 3, axis=0))
-        result = segment(case, bundles, tta=tta)
+        result = segment(with_flair_alone(case) if flair_alone else case, bundles, tta=tta)
         return result.mask, result.probability
 
     return predict
+
+
+def with_flair_alone(case: Case) -> Case:
+    """The case as the network would see it had only its FLAIR been given."""
+    return replace(case, image=np.repeat(case.image[FLAIR : FLAIR + 1], 3, axis=0))
 
 
 def review_run(

@@ -21,7 +21,7 @@ from brainseg.quality import FLAGS
 from brainseg.record import MASK, Network, made_of
 from brainseg.side_by_side import SideBySide, side_by_side
 from brainseg.visits import Given, days_between, networks_of, open_visits, recorded
-from brainseg.volume_error import LEVEL, VOLUME_ERROR, volume_interval
+from brainseg.volume_error import LEVEL, VOLUME_ERRORS, VolumeError, known_error, volume_interval
 from brainseg.weights import file_sha256
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ class Visit:
         voxel_ml: volume of one; None where the spacing is unknown.
         flags: keys of `FOLLOW_FLAGS`.
         networks: that segmented it; None where that is not recorded.
+        error: how far such a volume may err; None where that is not known.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Visit:
     voxel_ml: float | None
     flags: tuple[str, ...]
     networks: tuple[Network, ...] | None
+    error: VolumeError | None = None
 
 
 @dataclass(frozen=True)
@@ -173,10 +175,17 @@ def change(before: Visit, after: Visit) -> Change:
         ml=ml,
         percent=percent,
         percent_per_month=None if percent is None or not days else percent / (days / DAYS_PER_MONTH),
-        exceeds=None
-        if before.low is None or after.low is None
-        else VOLUME_ERROR.exceeds(before.volume_ml, after.volume_ml),
+        exceeds=_exceeds(before, after),
     )
+
+
+def _exceeds(before: Visit, after: Visit) -> int | None:
+    """By the errors of either visit, the larger ones; None where those of one are not known."""
+    found = [
+        None if one.error is None else one.error.exceeds(before.volume_ml or 0, after.volume_ml or 0)
+        for one in (before, after)
+    ]
+    return None if None in found else min(one for one in found if one is not None)
 
 
 def _segmented(visit: Given, out: Path, options: Options) -> Path:
@@ -202,7 +211,8 @@ def _measured(name: str, folder: Path, days: int | None, given_spacing: Spacing 
     spacing = given_spacing if "spacing_unknown" in flags else spacing_of(grid.affine)
     volume = None if spacing is None else volume_ml(mask, spacing)
     edited = file_sha256(folder / MASK) != made.mask
-    low, high = volume_interval(volume, "" if edited else made.errors_of)
+    error = None if edited else known_error(made.errors_of)
+    low, high = volume_interval(volume, error)
     flags -= {"spacing_unknown"} if spacing is not None else set()
     voxels = volume_voxels(mask)
     return Visit(
@@ -215,6 +225,7 @@ def _measured(name: str, folder: Path, days: int | None, given_spacing: Spacing 
         voxel_ml=None if spacing is None else spacing[0] * spacing[1] * spacing[2] / 1000,
         flags=_in_order(flags | ({"mask_changed"} if edited and "mask_edited" not in flags else set())),
         networks=networks_of(folder, made),
+        error=error,
     )
 
 
@@ -250,7 +261,7 @@ def _notes(visits: Sequence[Visit]) -> list[str]:
     if unknown:
         notes.append(
             f"{', '.join(unknown)}: how far such a volume may err is not known, so no range is given and no change is "
-            f"held against one. It is known of what {VOLUME_ERROR.bundle} marks as it ships, with its own threshold, "
-            "from more than FLAIR alone, and of no mask that a person changed"
+            f"held against one. It is known of what {' or '.join(one.of for one in VOLUME_ERRORS)} marks as it ships, "
+            "with its own threshold, and of no mask that a person changed"
         )
     return notes

@@ -32,7 +32,7 @@ class Made:
         confidence: of the case.
         flags: of the case.
         networks: that made it; None where an earlier version did not record it.
-        errors_of: the bundle by whose cross-validation the volume may err; empty where none speaks of such a case.
+        errors_of: by which of `volume_error.VOLUME_ERRORS` the volume may err; empty where none speaks of such a case.
         head: in the scan; None where an earlier version did not record it.
     """
 

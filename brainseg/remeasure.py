@@ -14,7 +14,7 @@ from brainseg.measures import case_confidence, find_lesions, volume_ml
 from brainseg.presence import counted
 from brainseg.quality import flags_of_correction
 from brainseg.record import MASK, Record, hashes_of, write_record
-from brainseg.volume_error import volume_interval
+from brainseg.volume_error import known_error, volume_interval
 
 SAME_GRID_MM = 0.1  # editors keep a position in single precision, or as a quaternion
 REMEDY = "save the corrected mask on the scan's own grid, or put back the one that was there"
@@ -60,7 +60,8 @@ def remeasured(folder: Path, record: Record) -> Record:
     drawn = (stands("overlay.png") and not earlier) or _draw(folder, record, mask)
     files = record.files | hashes_of(folder)  # what is gone stays missed
     volume = None if record.spacing_mm is None else volume_ml(mask, record.spacing_mm)
-    low, high = volume_interval(volume, "" if edited else record.made.errors_of)  # the network's, not of who edits
+    error = None if edited else known_error(record.made.errors_of)  # the network's, not of who edits
+    low, high = volume_interval(volume, error)
     row = replace(
         record.row,
         volume_ml=volume,

@@ -6,7 +6,7 @@ like to know: no patient of the public set was scanned twice, so there is no tes
 visits of one patient are probably alike (the network looks at the same tumour twice), so that this overstates them;
 another scanner, protocol or head position understates them.
 
-`scripts/volume_error.py` fits `VOLUME_ERROR` to an evaluation; this is its only home. `segment` and `follow` use it.
+`scripts/volume_error.py` fits `VOLUME_ERRORS` to evaluations; this is their only home. `segment` and `follow` use them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class VolumeError:
 
     Attributes:
         source: what was evaluated, in words.
-        bundle: the network.
+        of: the bundle with its version, and FLAIR alone where that is all that it was given; see `measured_as`.
         patients: behind the figures; those with an empty mask or truth are `left_out`, having no ratio.
         ratios: for each of `LEVELS` the interval that holds that percentage of patients: measured / true volume.
         pairs: for each of `LEVELS` the factor below which that percentage of pairs of independent measurements of one
@@ -33,7 +33,7 @@ class VolumeError:
     """
 
     source: str
-    bundle: str
+    of: str
     patients: int
     left_out: int
     ratios: tuple[tuple[float, float], ...]
@@ -60,7 +60,12 @@ class VolumeError:
         return max((level for level, least in zip(LEVELS, self.pairs, strict=True) if factor > least), default=0)
 
 
-def fit_volume_error(voxels: Sequence[int], true_voxels: Sequence[int], source: str, bundle: str) -> VolumeError:
+def measured_as(bundle: str, version: str, *, flair_alone: bool) -> str:
+    """What errors are known of, in the words of `VolumeError.of`."""
+    return f"{bundle} {version}{', FLAIR alone' if flair_alone else ''}"
+
+
+def fit_volume_error(voxels: Sequence[int], true_voxels: Sequence[int], source: str, of: str) -> VolumeError:
     """The errors of an evaluation's patients, each with a measured and a true size.
 
     Raises:
@@ -80,7 +85,7 @@ def fit_volume_error(voxels: Sequence[int], true_voxels: Sequence[int], source: 
     ratios = [factors(logs, (50 - level / 2, 50 + level / 2)) for level in LEVELS]
     return VolumeError(
         source=source,
-        bundle=bundle,
+        of=of,
         patients=len(both),
         left_out=len(voxels) - len(both),
         ratios=tuple((low, high) for low, high in ratios),
@@ -88,18 +93,39 @@ def fit_volume_error(voxels: Sequence[int], true_voxels: Sequence[int], source: 
     )
 
 
-VOLUME_ERROR = VolumeError(
-    source="residual_unet cross-validated (fold_0, fold_1, fold_2, fold_3, fold_4), all sequences",
-    bundle="residual_unet",
-    patients=90,
-    left_out=0,
-    ratios=((0.95, 1.105), (0.82, 1.279), (0.633, 1.525), (0.575, 1.71)),
-    pairs=(1.175, 1.565, 1.857, 2.642),
+VOLUME_ERRORS = (
+    # 50%: measured/true 0.956 to 1.08; pairs differ by less than 1.149
+    # 80%: measured/true 0.762 to 1.207; pairs differ by less than 1.528
+    # 90%: measured/true 0.61 to 1.317; pairs differ by less than 1.792
+    # 95%: measured/true 0.55 to 1.582; pairs differ by less than 2.028
+    VolumeError(
+        source="residual_unet cross-validated (fold_0, fold_1, fold_2, fold_3, fold_4), all sequences",
+        of="residual_unet 0.4.0",
+        patients=90,
+        left_out=0,
+        ratios=((0.956, 1.08), (0.762, 1.207), (0.61, 1.317), (0.55, 1.582)),
+        pairs=(1.149, 1.528, 1.792, 2.028),
+    ),
+    # 50%: measured/true 0.922 to 1.052; pairs differ by less than 1.19
+    # 80%: measured/true 0.623 to 1.179; pairs differ by less than 1.781
+    # 90%: measured/true 0.437 to 1.361; pairs differ by less than 2.802
+    # 95%: measured/true 0.324 to 1.577; pairs differ by less than 4.126
+    VolumeError(
+        source="residual_unet cross-validated (fold_0, fold_1, fold_2, fold_3, fold_4), FLAIR alone",
+        of="residual_unet 0.4.0, FLAIR alone",
+        patients=90,
+        left_out=0,
+        ratios=((0.922, 1.052), (0.623, 1.179), (0.437, 1.361), (0.324, 1.577)),
+        pairs=(1.19, 1.781, 2.802, 4.126),
+    ),
 )
 
 
-def volume_interval(volume_ml: float | None, bundle: str) -> tuple[float | None, float | None]:
-    """The interval of `VOLUME_ERROR` about a measured volume; (None, None) for a network that it does not speak of."""
-    if volume_ml is None or bundle != VOLUME_ERROR.bundle:
-        return None, None
-    return VOLUME_ERROR.interval(volume_ml)
+def known_error(of: str) -> VolumeError | None:
+    """The errors of volumes that were measured as `of`; None where they are not known."""
+    return next((one for one in VOLUME_ERRORS if one.of == of), None)
+
+
+def volume_interval(volume_ml: float | None, error: VolumeError | None) -> tuple[float | None, float | None]:
+    """The interval of `error` about a measured volume; (None, None) where either is not known."""
+    return (None, None) if volume_ml is None or error is None else error.interval(volume_ml)

@@ -28,6 +28,7 @@ from scipy.stats import spearmanr
 
 from brainseg.bundle import Bundle, open_bundle
 from brainseg.cli.progress import progress
+from brainseg.evaluation import with_flair_alone
 from brainseg.inference import segment
 from brainseg.measures import case_confidence, dice
 from brainseg.members import open_member, training_record
@@ -41,13 +42,14 @@ Array = NDArray[np.float64]
 Slices = tuple[NDArray[np.bool_], Array]
 EDGES = np.linspace(-20, 20, 1601)  # of the logits
 MIDDLES = (EDGES[:-1] + EDGES[1:]) / 2
-THRESHOLDS = np.arange(0.2, 0.81, 0.05).round(2)
+THRESHOLDS = np.arange(0.1, 0.81, 0.05).round(2)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of patients with masks")
     parser.add_argument("--bundle", required=True, help="folder of runs of `brainseg train`, one a fold")
+    parser.add_argument("--flair-alone", action="store_true", help="as if nothing else had been given")
     args = parser.parse_args()
     member = open_member(args.bundle)
     runs = member.runs or unseen(member.bundle)
@@ -59,6 +61,7 @@ def main() -> None:
         for patient in patients:
             bundle = runs[patient.name]
             case = read_patient(patient, force=True)
+            case = with_flair_alone(case) if args.flair_alone else case
             result = segment(case, bundle)
             truth = read_ground_truth(patient) != 0
             logits = np.clip(logit(result.probability.astype(float)) * bundle.temperature, EDGES[0], EDGES[-1])

@@ -25,6 +25,7 @@ from brainseg.readers.nifti import read_nifti_mask
 from brainseg.study import Series
 from brainseg.study.session import session_of
 from brainseg.visits import visit_names
+from brainseg.volume_error import VOLUME_ERRORS
 from brainseg.weights import file_sha256
 from brainseg.writers.nifti import write_mask
 
@@ -40,7 +41,14 @@ class Bright(torch.nn.Module):
         return torch.where(image[:, 1:2] > 1.3, 20.0, -10.0)
 
 
-def results(root: Path, volume_ml: int, *, flags: tuple[str, ...] = (), network: dict[str, object] = NETWORK) -> Path:
+def results(
+    root: Path,
+    volume_ml: int,
+    *,
+    flags: tuple[str, ...] = (),
+    network: dict[str, object] = NETWORK,
+    alone: bool = False,
+) -> Path:
     """A case as `segment` writes it, whose mask has `volume_ml` voxels of 1 mL; the folder of the case."""
     folder = root / "case"
     mask = np.zeros((10, 10, 10), np.uint8)
@@ -49,7 +57,7 @@ def results(root: Path, volume_ml: int, *, flags: tuple[str, ...] = (), network:
     row = {"case": "case", "volume_voxels": volume_ml, "flags": list(flags)}
     made = {
         "mask": file_sha256(folder / "mask.nii.gz"), "confidence": 0.9, "flags": list(flags), "head": None,
-        "networks": [list(network.values())], "errors_of": "" if network["name"] == "mine" else "residual_unet",
+        "networks": [list(network.values())], "errors_of": "" if network["name"] == "mine" else VOLUME_ERRORS[alone].of,
     }  # fmt: skip
     (folder / "case.json").write_text(json.dumps({"inputs": {"flair.nii": str(root)}, "row": row, "made": made}))
     (root / "run.json").write_text(json.dumps({"bundles": [network]}))
@@ -165,6 +173,19 @@ def test_what_makes_a_visit_hard_to_compare_is_flagged(tmp_path: Path) -> None:
     assert row["flags"].split(";") == [
         "sequences_missing", "other_network", "other_sequences", "other_voxels", "mask_changed",
     ]  # fmt: skip
+
+
+def test_a_change_between_visits_measured_differently_is_held_against_the_larger_error(tmp_path: Path) -> None:
+    """FLAIR alone errs more: 20 to 50 mL is beyond the error of three sequences, and within that of FLAIR."""
+    visits = [results(tmp_path / "x", 20), results(tmp_path / "y", 50), results(tmp_path / "z", 50, alone=True)]
+    for kind, visit, beyond in (("same", visits[1], "yes"), ("other", visits[2], "no")):
+        assert brainseg("follow", visits[0], visit, "--days", "0,90", "--out", tmp_path / kind, "-q") == 0
+        first, second = rows(tmp_path / kind)
+        assert second["beyond_error"] == beyond
+        assert float(second["high"]) == pytest.approx(VOLUME_ERRORS[kind == "other"].interval(50)[1], rel=1e-2)
+        assert float(first["high"]) == pytest.approx(VOLUME_ERRORS[0].interval(20)[1], rel=1e-2)
+    assert "the larger one where its two visits were measured differently" in page(tmp_path / "other")
+    assert "the larger one" not in page(tmp_path / "same")
 
 
 def test_errors_of_another_network_are_not_passed_off_as_known(tmp_path: Path) -> None:

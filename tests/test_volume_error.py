@@ -8,8 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from brainseg.bundle import open_bundle
 from brainseg.errors import InputError
-from brainseg.volume_error import LEVELS, VOLUME_ERROR, VolumeError, fit_volume_error, volume_interval
+from brainseg.volume_error import (
+    LEVELS,
+    VOLUME_ERRORS,
+    VolumeError,
+    fit_volume_error,
+    known_error,
+    measured_as,
+    volume_interval,
+)
 
 SCRIPT = runpy.run_path(str(Path(__file__).resolve().parents[1] / "scripts" / "volume_error.py"))
 ERROR = VolumeError("known", "net", 9, 0, ((0.9, 1.1), (0.8, 1.25), (0.6, 1.5), (0.5, 2.0)), (1.2, 1.5, 2.0, 4.0))
@@ -44,35 +53,51 @@ def test_a_volume_of_zero_says_nothing_of_error() -> None:
     assert ERROR.exceeds(10, 0) is None
 
 
-def test_what_ships_is_ordered_and_about_one() -> None:
-    assert list(VOLUME_ERROR.pairs) == sorted(VOLUME_ERROR.pairs)
-    assert all(low < 1 < high for low, high in VOLUME_ERROR.ratios)
-    assert len(VOLUME_ERROR.ratios) == len(VOLUME_ERROR.pairs) == len(LEVELS)
+@pytest.mark.parametrize("error", VOLUME_ERRORS, ids=lambda error: error.of)
+def test_what_ships_is_ordered_and_about_one(error: VolumeError) -> None:
+    assert list(error.pairs) == sorted(error.pairs)
+    assert all(low < 1 < high for low, high in error.ratios)
+    assert len(error.ratios) == len(error.pairs) == len(LEVELS)
 
 
-def evaluation(folder: Path, cautions: list[str]) -> Path:
+def test_what_ships_was_fitted_for_the_network_that_ships() -> None:
+    """Another version of the bundle has other weights, or figures that are to be fitted again."""
+    bundle = open_bundle("residual_unet")
+    known = [measured_as(bundle.name, bundle.version, flair_alone=alone) for alone in (False, True)]
+    assert [error.of for error in VOLUME_ERRORS] == known
+
+
+def evaluation(folder: Path, cautions: list[str], what: str = "a net, cross-validated") -> Path:
     folder.mkdir()
     (folder / "per_patient.csv").write_text("case,voxels,true_voxels\np1,50,100\np2,100,100\np3,200,100\n")
-    (folder / "summary.json").write_text(json.dumps({"what": "a net, cross-validated", "cautions": cautions}))
+    (folder / "summary.json").write_text(json.dumps({"what": what, "cautions": cautions}))
     return folder
 
 
 def test_the_script_prints_the_constant_that_the_module_holds(tmp_path: Path) -> None:
-    text = SCRIPT["constant"](SCRIPT["fit"](evaluation(tmp_path / "scores", []), "net"))
+    folders = [evaluation(tmp_path / what, [], f"a net, {what}") for what in ("all sequences", "FLAIR alone")]
+    text = SCRIPT["constant"]([SCRIPT["fit"](one, "net", "1.0") for one in folders])
     scope = {"VolumeError": VolumeError}
     exec(text, scope)
-    assert scope["VOLUME_ERROR"] == fit_volume_error([50, 100, 200], [100] * 3, "a net, cross-validated", "net")
+    sizes = [50, 100, 200], [100] * 3
+    assert scope["VOLUME_ERRORS"] == (
+        fit_volume_error(*sizes, "a net, all sequences", "net 1.0"),
+        fit_volume_error(*sizes, "a net, FLAIR alone", "net 1.0, FLAIR alone"),
+    )
 
 
 def test_an_evaluation_of_patients_that_trained_the_network_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="3 of these 3 patients trained the network"):
-        SCRIPT["fit"](evaluation(tmp_path / "scores", ["3 of these 3 patients trained the network"]), "net")
+        SCRIPT["fit"](evaluation(tmp_path / "scores", ["3 of these 3 patients trained the network"]), "net", "1.0")
 
 
-def test_a_volume_has_an_interval_by_the_shipped_network_alone() -> None:
-    low, high = VOLUME_ERROR.interval(30.0)
-    assert volume_interval(30.0, "residual_unet") == (low, high)
+def test_a_volume_has_an_interval_by_what_measured_it(tmp_path: Path) -> None:
+    known, alone = VOLUME_ERRORS
+    low, high = volume_interval(30.0, known_error(known.of))
+    assert (low, high) == known.interval(30.0)
     assert low < 30.0 < high
-    assert volume_interval(30.0, "basic_unet") == (None, None)
-    assert volume_interval(None, "residual_unet") == (None, None)
-    assert volume_interval(0.0, "residual_unet") == (0.0, None)
+    assert volume_interval(30.0, known_error(alone.of)) == alone.interval(30.0) != (low, high)
+    assert known_error("basic_unet 0.4.0") is known_error("") is None
+    assert volume_interval(30.0, None) == (None, None)
+    assert volume_interval(None, known) == (None, None)
+    assert volume_interval(0.0, known) == (0.0, None)

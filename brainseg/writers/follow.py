@@ -9,7 +9,7 @@ from typing import Any
 
 from brainseg.follow import DAYS_PER_MONTH, FOLLOW_FLAGS, Change, Followed, Visit, when_of
 from brainseg.units import millilitres
-from brainseg.volume_error import LEVEL, LEVELS, VOLUME_ERROR
+from brainseg.volume_error import LEVEL, LEVELS
 from brainseg.writers.atomic import replacing
 from brainseg.writers.overlay import contour_grid
 from brainseg.writers.page import embedded, rendered
@@ -114,6 +114,7 @@ def _page(followed: Followed) -> str:
         slices = [one for row in picture.rows for one in row]
         titles = [f"{caption}, slice {row[0].number}" for row in picture.rows for caption in picture.captions]
         grid = embedded(contour_grid(slices, titles, columns=len(picture.captions)), PICTURE_DPI)
+    known = list(dict.fromkeys(visit.error for visit in followed.visits if visit.error is not None))
     flagged = {flag: [visit.name for visit in followed.visits if flag in visit.flags] for flag in FOLLOW_FLAGS}
     return rendered(
         "follow.html.j2",
@@ -121,10 +122,9 @@ def _page(followed: Followed) -> str:
         when=followed.when,
         notes=followed.notes,
         flagged=[(", ".join(names), FOLLOW_FLAGS[flag]) for flag, names in flagged.items() if names],
-        error=VOLUME_ERROR,
+        errors=[(one, dict(zip(LEVELS, (f"{factor:.2f}" for factor in one.pairs), strict=True))) for one in known],
         level=LEVEL,
         bars=BARS,
-        pairs={level: f"{factor:.2f}" for level, factor in zip(LEVELS, VOLUME_ERROR.pairs, strict=True)},
         chart=_chart(followed),
         picture=grid,
         why_none=picture.why,
@@ -183,7 +183,7 @@ def _chart(followed: Followed) -> str | None:
 
 def _bars(visit: Visit) -> list[tuple[float, float]]:
     """For each of `BARS` from where to where; none where the errors are not known."""
-    if visit.volume_ml is None or visit.low is None:
+    if visit.volume_ml is None or visit.error is None:
         return []
-    bounds = [VOLUME_ERROR.interval(visit.volume_ml, level) for level in BARS]
+    bounds = [visit.error.interval(visit.volume_ml, level) for level in BARS]
     return [(low, 0.0 if high is None else high) for low, high in bounds]
