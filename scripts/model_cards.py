@@ -144,6 +144,7 @@ def card(name: str, folds: Sequence[Path], figures: Mapping[str, Mapping[str, An
             note=f" {words['note']}" if "note" in words else "",
             temperature=settings["temperature"],
             threshold=settings["threshold"],
+            half_too=settings["half_too"],
             smallest=settings["smallest_lesion_voxels"],
             lesion=settings["lesion_probability"],
             weights=words["weights"],
