@@ -88,8 +88,8 @@ def milliseconds(found: list[Engine], image: torch.Tensor) -> list[float]:
     return [statistics.median(own) for own in times]
 
 
-def multiplications(network: nn.Module, image: torch.Tensor) -> int:
-    """Multiplications of the convolutions for one slice of `image`."""
+def multiplications(bundle: Bundle, image: torch.Tensor) -> int:
+    """Multiplications of the convolutions for one slice of `image`, looked at as often as the bundle does."""
     count = 0
 
     def add(module: nn.Module, given: tuple[torch.Tensor, ...], result: torch.Tensor) -> None:
@@ -98,9 +98,9 @@ def multiplications(network: nn.Module, image: torch.Tensor) -> int:
         count += module.weight.numel() * pixels.shape[-1] * pixels.shape[-2]  # type: ignore[union-attr, operator]
 
     kinds = (nn.Conv2d, nn.ConvTranspose2d)
-    hooks = [module.register_forward_hook(add) for module in network.modules() if isinstance(module, kinds)]
+    hooks = [module.register_forward_hook(add) for module in bundle.network.modules() if isinstance(module, kinds)]
     with torch.inference_mode():
-        network(image[None, ..., 0])
+        bundle.look(bundle.network)(image[None, ..., 0])
     for hook in hooks:
         hook.remove()
     return count
@@ -143,7 +143,7 @@ def main() -> None:
         middle = image.shape[-1] // 2
         image = image[..., max(0, middle - TIMED_SLICES // 2) :][..., :TIMED_SLICES]
         times = milliseconds(found, image)
-        floor = multiplications(bundle.network, image) / peak_rate() * 1000
+        floor = multiplications(bundle, image) / peak_rate() * 1000
         print(f"\n### {name}, slices of {image.shape[1]}x{image.shape[2]}\n")
         print(
             "| engine | least Dice | under 0.999 | protocol E | ms a slice | against torch-fp32 | against the floor |"

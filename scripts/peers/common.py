@@ -84,7 +84,10 @@ def tiff_slices(patient: Path) -> list[Path]:
 
 
 def open_network(bundle: Path, device: str) -> tuple[Any, Callable[[str], Any]]:
-    """The bundle's network with its weights, ready, and what looks up a setting of its configs."""
+    """The bundle's network with its weights, ready, and what looks up a setting of its configs.
+
+    `setting("look")` makes of it one that looks at slices as often as the bundle does: logits `(N, looks, X, Y)`.
+    """
     import torch
     from monai.bundle import ConfigParser
 
@@ -110,7 +113,7 @@ def normalised(volume: Any) -> Any:
 
 
 def shared_with_neighbours(logits: Any) -> Any:
-    """Logits `(1, X, Y, Z)`, each slice's averaged with those above and below it, as the bundles have it."""
+    """Logits `(looks, X, Y, Z)`, each slice's averaged with those above and below it, as the bundles have it."""
     import torch
 
     below = torch.cat([logits[..., :1], logits[..., :-1]], -1)

@@ -44,7 +44,7 @@ def seconds_of(run: Callable[[], Any], device: str) -> float:
     return median(times)
 
 
-def flop_of(network: torch.nn.Module, batch: torch.Tensor) -> int:
+def flop_of(network: Callable[[torch.Tensor], Any], batch: torch.Tensor) -> int:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(batch)
     return counter.get_total_flops()
@@ -79,16 +79,17 @@ def main() -> None:
 
         chosen = choice(job)
         bundle = open_bundle(chosen.pop("bundle"), **chosen)
-        network, image = bundle.network, batch.permute(1, 2, 3, 0).contiguous()
+        network, image = bundle.look(bundle.network), batch.permute(1, 2, 3, 0).contiguous()
         run = lambda: logits(bundle, image)  # noqa: E731
     else:
         if what == "torch":
-            network = open_network(job.bundle, job.device)[0]
+            plain, setting = open_network(job.bundle, job.device)
+            network = setting("look")(plain)
         else:
             module = import_module(f"{what}_unet")
             network = (module.network() if what == "smp" else module.UNet()).to(job.device).eval()
         run = lambda: network(batch)  # noqa: E731
-    flop = flop_of(network, batch) / len(batch) if isinstance(network, torch.nn.Module) else None
+    flop = flop_of(network, batch) / len(batch)
     with torch.inference_mode():
         print(json.dumps({"seconds": seconds_of(run, kind) / len(batch), "flop": flop}))
 

@@ -7,6 +7,7 @@ Between reading and clean-up the steps are its own: crop to nonzero, Gaussian-we
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import nibabel
 import numpy as np
@@ -46,14 +47,20 @@ DATASET = {"labels": {"background": 0, "abnormality": 1}}
 
 
 class TwoClasses(torch.nn.Module):
-    """Background 0 beside the bundle's logit: a softmax of both is the logit's sigmoid."""
+    """Background 0 beside the bundle's logit: a softmax of both is the logit's sigmoid.
 
-    def __init__(self, network: torch.nn.Module) -> None:
+    Where the bundle looks more than once, the logit is that of the mean of the probabilities.
+    """
+
+    def __init__(self, network: Callable[[torch.Tensor], torch.Tensor], temperature: float) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.temperature = network, temperature
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         logits = self.network(image)
+        if logits.shape[1] > 1:
+            mean = torch.sigmoid(logits.float() / self.temperature).mean(1, keepdim=True)
+            logits = self.temperature * torch.logit(mean, 1e-6)
         return torch.cat([torch.zeros_like(logits), logits], 1)
 
 
@@ -65,7 +72,7 @@ def main() -> None:
 
     network, setting = open_network(job.bundle, job.device)
     threshold, temperature, least = setting("threshold"), setting("temperature"), setting("lesion_probability")
-    two = TwoClasses(network)
+    two = TwoClasses(setting("look")(network), temperature)
     plans = PlansManager(PLANS)
     predictor = nnUNetPredictor(use_mirroring=False, device=torch.device(job.device), allow_tqdm=False)
     configuration = plans.get_configuration("2d")

@@ -73,6 +73,7 @@ def main() -> None:
         [
             Lambdad("pred", lambda logits: shared_with_neighbours(logits) / setting("temperature")),
             Activationsd("pred", sigmoid=True),
+            Lambdad("pred", lambda looks: looks.mean(0, keepdim=True)),
             Invertd("pred", prepare, orig_keys="image", nearest_interp=False),
             Lambdad("pred", lambda probability: without_unsure_lesions(probability.cpu(), threshold, least)),
             AsDiscreted("pred", threshold=threshold),
@@ -86,7 +87,7 @@ def main() -> None:
     inferer = SliceInferer(roi_size=(256, 256), sw_batch_size=4, spatial_dim=2)
     with timed(), torch.inference_mode(), torch.autocast("cuda", enabled=job.device != "cpu"):
         for batch in loader:
-            batch["pred"] = inferer(batch["image"].to(job.device), network)
+            batch["pred"] = inferer(batch["image"].to(job.device), setting("look")(network))
             for one in decollate_batch(batch):
                 save(after(one))
 
