@@ -32,12 +32,13 @@ def test_error_vanishes_at_the_right_temperature_only() -> None:
 
 def test_a_patient_is_never_scored_by_what_suits_himself() -> None:
     """Of two patients each gets the other's best threshold."""
-    scores = np.full((2, len(CALIBRATE["THRESHOLDS"])), 0.5)
+    thresholds = CALIBRATE["THRESHOLDS"].tolist()
+    scores = np.full((2, len(thresholds)), 0.5)
     scores[0, 0], scores[1, -1] = 0.9, 0.8  # each alone would choose its own
-    scores[1, 6] = 0.52  # at the threshold in use
+    scores[1, thresholds.index(0.5)] = 0.52  # in use
     report = CALIBRATE["report"]("runs", np.stack([counts(1.0)] * 2), scores, np.array([0.1, 0.2]), 1.0, 0.5)
     assert "| mean Dice over thresholds | 0.5100 | 0.5000 |" in report
-    assert "temperature 1.00, threshold 0.20." in report
+    assert f"temperature 1.00, threshold {thresholds[0]:.2f}." in report
 
 
 def slices(seed: int, slope: float, offset: float, n: int = 4000) -> tuple[np.ndarray, np.ndarray]:

@@ -49,7 +49,8 @@ def test_what_the_source_lacks_is_flagged(sound: Case, mask: np.ndarray) -> None
     assert raised(replace(sound, missing=("pre-contrast",)), mask) == {"sequences_missing"}
     assert raised(replace(sound, notes=("MONOCHROME1 inverted",)), mask) == {"reader_note"}
     assert raised(sound, mask, left_out=True) == {"format_left_out"}
-    assert raised(sound, mask, confidence=0.75) == {"low_confidence"}
+    assert raised(sound, mask, confidence=0.69) == {"low_confidence"}
+    assert raised(sound, mask, confidence=0.71) == set()
 
 
 def test_slices_without_spacing_are_flagged(sound: Case, mask: np.ndarray) -> None:
