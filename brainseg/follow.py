@@ -261,7 +261,7 @@ def _notes(visits: Sequence[Visit]) -> list[str]:
     if unknown:
         notes.append(
             f"{', '.join(unknown)}: how far such a volume may err is not known, so no range is given and no change is "
-            f"held against one. It is known of what {' or '.join(one.of for one in VOLUME_ERRORS)} marks as it ships, "
-            "with its own threshold, and of no mask that a person changed"
+            f"held against one. It is known of {'; '.join(one.of for one in VOLUME_ERRORS)}: with the threshold that "
+            "ships, and of no mask that a person changed"
         )
     return notes
