@@ -25,7 +25,7 @@ from brainseg.measures import axial_axis
 if TYPE_CHECKING:
     import torch
 
-    from brainseg.bundle import Bundle
+    from brainseg.bundle import Bundle, Network
 
 SQUARE = 32  # side of what is hidden, in pixels of the network's frame
 OVERLAP = 0.5
@@ -54,7 +54,8 @@ class Saliency:
 def occlusion_saliency(case: Case, bundle: Bundle, place: int) -> Saliency:
     """Saliency of one axial slice; `place` counts from 0 at the foot.
 
-    The network's own logits of the slice are meant, before they are shared with its neighbours and cleaned up.
+    The network's own logits of the slice are meant, before they are shared with its neighbours and cleaned up; the
+    mean of them where the bundle looks at it more than once.
 
     Raises:
         InputError: a slice too small to hide a part of.
@@ -72,12 +73,11 @@ def occlusion_saliency(case: Case, bundle: Bundle, place: int) -> Saliency:
     square = min(SQUARE, *(side // 2 for side in image.shape[2:]))
     if square < LEAST_SQUARE:
         raise InputError(case.name, "its slices are too small to hide a part of", "give a whole head")
-    threshold = float(np.log(bundle.threshold / (1 - bundle.threshold))) * bundle.temperature
+    look = bundle.look(bundle.network)
     with torch.inference_mode():
-        logits = bundle.network(image)[:, 0]
-        marked = logits >= threshold
+        marked = torch.sigmoid(look(image) / bundle.temperature).mean(1) >= bundle.threshold
         target = marked if marked.any() else torch.ones_like(marked)
-        answer = _mean_logit(bundle.network, target)
+        answer = _mean_logit(look, target)
         hide = OcclusionSensitivity(
             answer,
             mask_size=square,
@@ -129,13 +129,13 @@ def show_saliency(case: Case, bundle: Bundle, out: Path, *, number: int | None =
     return path
 
 
-def _mean_logit(network: torch.nn.Module, target: torch.Tensor) -> torch.nn.Module:
-    """`network` with one number an image for an answer, `(N, 1)`: its mean logit over `target` (1, H, W)."""
+def _mean_logit(look: Network, target: torch.Tensor) -> torch.nn.Module:
+    """`look` with one number an image for an answer, `(N, 1)`: its mean logit over `target` (1, H, W)."""
     import torch
 
     class MeanLogit(torch.nn.Module):
         def forward(self, image: torch.Tensor) -> torch.Tensor:
-            mean: torch.Tensor = (network(image)[:, 0] * target).sum((-2, -1)) / target.sum()
+            mean: torch.Tensor = (look(image).mean(1) * target).sum((-2, -1)) / target.sum()
             return mean[:, None]
 
     return MeanLogit().eval()

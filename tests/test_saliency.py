@@ -94,9 +94,10 @@ def test_a_network_that_marks_nothing_is_asked_about_the_whole_slice(bundle: Bun
 @pytest.mark.parametrize("name", sorted(shipped()))
 def test_every_network_can_be_asked_as_it_is(name: str, bundle: Bundle) -> None:
     torch.manual_seed(0)
-    network = read_config(shipped()[name], "inference").get_parsed_content("network_def").eval()
+    own = read_config(shipped()[name], "inference").get_parsed_content
+    asked = replace(bundle, network=own("network_def").eval(), look=own("look"))
     case = planted()
-    drop = occlusion_saliency(replace(case, image=case.image[:, 8:56, 8:56]), replace(bundle, network=network), 2).drop
+    drop = occlusion_saliency(replace(case, image=case.image[:, 8:56, 8:56]), asked, 2).drop
     assert drop.shape == (48, 48, 4)
     assert np.isfinite(drop).all()
     assert drop[..., 2].any()
