@@ -27,7 +27,7 @@ class Bright(torch.nn.Module):
 
 @pytest.fixture(scope="module")
 def bundle() -> Bundle:
-    return replace(open_bundle("residual_unet", device="cpu"), network=Bright())
+    return replace(open_bundle("residual_unet", device="cpu"), network=Bright(), look=lambda network: network)
 
 
 def marked(shape: tuple[int, int, int], affine: np.ndarray, spacing: tuple[float, float, float] | None) -> Case:
