@@ -31,11 +31,12 @@ _open_shipped = cache(bundles.open_bundle)  # which no test changes
 
 
 def open_bundles_with(network: torch.nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every bundle that is opened from now on has `network` in place of its own."""
+    """Every bundle that is opened from now on has `network` in place of its own, and looks once."""
     original = bundles.open_bundle
 
     def quick(name: object, **kwargs: object) -> Bundle:
         opened = _open_shipped if name in bundles.shipped() else original
-        return replace(opened(name, **kwargs), network=network)  # type: ignore[arg-type]
+        bundle = opened(name, **kwargs)  # type: ignore[arg-type]
+        return replace(bundle, network=network, look=lambda network: network)
 
     monkeypatch.setattr(bundles, "open_bundle", quick)
