@@ -168,13 +168,12 @@ def alone_table(runs: Runs) -> str:
     fastest = next((found for engine, found in runs.items() if engine.words == ("peak",)), [])
     rates = {kind: max((run.found[kind] for run in fastest), default=float("nan")) for kind in ("fp32", "bf16")}
     best = max(rates.values())
-    flop = {engine.bundle or engine.title: run.found["flop"] for engine, (run, *_) in runs.items() if known(run)}
     own = {engine.bundle: found for engine, found in runs.items() if engine.reference and engine.backend == "torch"}
     rows = []
     for engine, found in runs.items():
         if engine.words == ("peak",):
             continue
-        work = found[0].found["flop"] or flop[engine.bundle]
+        work = found[0].found["flop"]
         seconds = median(run.seconds for run in found)
         floors = [f"{1000 * work / rate:.1f}" for rate in rates.values()]
         beside = f"{times(found, own[engine.bundle], 'seconds'):.2f}" if engine.bundle in own else ""
@@ -195,7 +194,3 @@ def training_table(runs: Runs) -> str:
         row = [engine.bundle, engine.title, f"{1 / median(run.seconds for run in found):.0f}", beside]
         rows.append([*row, f"{median(busy):.0f}%" if busy else "", f"{max(run.peak_mb for run in found):.0f}"])
     return table(["", "", "slices a second", "x the bundle's time", "GPU busy", "peak MB"], rows)
-
-
-def known(run: Run) -> bool:
-    return bool(run.found.get("flop"))

@@ -91,7 +91,7 @@ def test_an_evaluation_of_patients_that_trained_the_network_is_refused(tmp_path:
         SCRIPT["fit"](evaluation(tmp_path / "scores", ["3 of these 3 patients trained the network"]), "net", "1.0")
 
 
-def test_a_volume_has_an_interval_by_what_measured_it(tmp_path: Path) -> None:
+def test_a_volume_has_an_interval_by_what_measured_it() -> None:
     known, alone = VOLUME_ERRORS
     low, high = volume_interval(30.0, known_error(known.of))
     assert (low, high) == known.interval(30.0)

@@ -56,6 +56,7 @@ def named(case: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     job = read_job()
     network, setting = open_network(job.bundle, job.device)
+    network = setting("look")(network)
     threshold, least = setting("threshold"), setting("lesion_probability")
     tiff = bool(tiff_slices(job.patients[0]))
     frame: list[Any] = [
@@ -87,7 +88,7 @@ def main() -> None:
     inferer = SliceInferer(roi_size=(256, 256), sw_batch_size=4, spatial_dim=2)
     with timed(), torch.inference_mode(), torch.autocast("cuda", enabled=job.device != "cpu"):
         for batch in loader:
-            batch["pred"] = inferer(batch["image"].to(job.device), setting("look")(network))
+            batch["pred"] = inferer(batch["image"].to(job.device), network)
             for one in decollate_batch(batch):
                 save(after(one))
 
