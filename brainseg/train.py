@@ -116,8 +116,9 @@ def prepare(
     other settings that are not as they were, which it does not keep, the log tells.
 
     Raises:
-        UsageError: no such bundle, recipe, fold or setting, a `pretrained_encoder` that does not fit, `root` holds
-            a run already and `resume` is not given, or it began with other patients to validate on.
+        UsageError: no such bundle, recipe, fold or setting, a `pretrained_encoder` that does not fit, a share of no
+            weights, `root` holds a run already and `resume` is not given, or it began with other patients to validate
+            on.
         UntrustedBundleError: a setting that is code, or a run to resume that is damaged.
         InputError: no patient to train or to validate on, or none of the slices of `split`.
     """
@@ -129,6 +130,8 @@ def prepare(
     if unknown:
         raise UsageError(unknown[0], "not a setting of the bundle's train.json", "see its first lines for the tunables")
     check_start(name, settings or {})
+    if (settings or {}).get("start_share") and not weights:
+        raise UsageError("start_share", "is a share of weights to begin with", "give them by --weights")
     if (root / RUN_FILE).exists() != resume:
         cause = "holds no run to resume" if resume else "holds a run already"
         raise UsageError(root, cause, "leave --resume out" if resume else "pass --resume, or choose another folder")

@@ -5,6 +5,7 @@
     python scripts/train_all.py --data kaggle_3m --out runs --minutes 25 --jobs 2 amp=true    (two cores with bfloat16)
     python scripts/train_all.py --data kaggle_3m --out runs --bundle residual_unet --fold 0 --fold 1
     python scripts/train_all.py --data kaggle_3m --out runs --fold -1                (final weights, on all patients)
+    python scripts/train_all.py --data kaggle_3m --out more --weights runs max_epochs=30      (each goes on from its own)
 
 Each fold is a run of `brainseg train` in OUT/<bundle>/fold_<k>, with its checkpoints and TensorBoard events. Started
 again, it goes on where it stopped. The weights of a run are those of its last epoch: no patient of the fold that scores
@@ -44,6 +45,7 @@ def main() -> None:
     parser.add_argument(
         "--minutes", type=float, help="time for a run, which then has as many epochs as fit (no fewer than 10)"
     )
+    parser.add_argument("--weights", type=Path, help="folder of such runs: each begins with the weights of the same there")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time; on a CPU each gets its share of the cores")
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE")
     args = parser.parse_args()
@@ -60,7 +62,7 @@ def main() -> None:
         print(f"{name}: {epochs[name]} epochs in {args.minutes:g} minutes", flush=True)
     with ThreadPoolExecutor(args.jobs) as pool:
         runs = [
-            pool.submit(train, name, fold, args.out, common, epochs.get(name), args.settings)
+            pool.submit(train, name, fold, args.out, args.weights, common, epochs.get(name), args.settings)
             for fold in folds
             for name in bundles
         ]
@@ -71,9 +73,18 @@ def main() -> None:
     sys.exit(bool(failed))
 
 
-def train(name: str, fold: int, out: Path, common: list[str], epochs: int | None, settings: list[str]) -> str:
+def train(
+    name: str,
+    fold: int,
+    out: Path,
+    weights: Path | None,
+    common: list[str],
+    epochs: int | None,
+    settings: list[str],
+) -> str:
     """One run, from its start or from where it stopped; what went wrong, or nothing."""
-    root = out / name / ("all" if fold == -1 else f"fold_{fold}")
+    part = Path(name, "all" if fold == -1 else f"fold_{fold}")
+    root = out / part
     if (root / "models" / "training.json").is_file():
         print(f"{root}: done before", flush=True)
         return ""
@@ -88,7 +99,8 @@ def train(name: str, fold: int, out: Path, common: list[str], epochs: int | None
         epochs = epochs or int(given(settings, "max_epochs", tunables(name)["max_epochs"]))
         settings = [f"max_epochs={epochs}", f"val_interval={epochs}", *settings]
     root.parent.mkdir(parents=True, exist_ok=True)
-    command = ["train", "--bundle", name, *common, "--fold", str(fold), "--out", str(root), *resume, *settings]
+    begin = ["--weights", str(weights / part / "models" / "model.pt")] if weights else []
+    command = ["train", "--bundle", name, *common, "--fold", str(fold), "--out", str(root), *begin, *resume, *settings]
     with root.with_suffix(".log").open("a") as log:
         code = brainseg(command, stdout=log, stderr=subprocess.STDOUT).returncode
     print(f"{root}: {'trained' if code == 0 else 'failed'}", flush=True)

@@ -83,3 +83,15 @@ def test_stripping_takes_what_lies_under_the_skin_but_never_tumour(batch: dict[s
     tumour = after["label"].expand(-1, 3, -1, -1) > 0
     assert (after["image"][~tumour] == 0).all()
     assert (after["image"][tumour] > 0).all()
+
+
+def test_a_cyst_darkens_a_part_well_inside_the_tumour(batch: dict[str, torch.Tensor]) -> None:
+    all_dark = {"cysts": 1, "augment::waves": "$lambda x: torch.ones(len(x), 1, *x.shape[2:])"}
+    before = augmented(batch, **STILL)
+    after = augmented(batch, **STILL, **all_dark)
+    assert torch.equal(after["label"], before["label"])
+    share = after["image"] / before["image"]
+    # In the window the tumour has rows 8 to 17 and columns 14 to 33; a cyst keeps two pixels off and is smoothed by one.
+    assert torch.allclose(share[:, :, 11:15, 17:31], torch.tensor(0.4), atol=1e-4)
+    share[:, :, 9:17, 15:33] = 1
+    assert torch.allclose(share, torch.tensor(1.0), atol=1e-4)

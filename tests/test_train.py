@@ -79,6 +79,26 @@ def test_tensorboard_shows_curves_contours_precision_recall_and_settings(run: Pa
     assert "_hparams_/session_start_info" in events.summary_metadata
 
 
+def test_a_start_share_keeps_that_much_of_the_weights_that_training_began_with(
+    run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = (
+        "train", "--bundle", "residual_unet", "--data", data, "--folds", data / "folds.json", "--epochs", 1,
+        "batch_size=1", "num_workers=0", "window=[64, 64]", "start_share=0.75", "-q",
+    )  # fmt: skip
+    assert brainseg(*command, "--out", tmp_path / "none") == 2
+    assert "start_share: is a share of weights to begin with; give them by --weights" in capsys.readouterr().err
+    assert brainseg(*command, "--out", tmp_path / "mixed", "--weights", "shipped") == 0
+    begun, alone, mixed = (
+        torch.load(root / "models" / "model.pt", weights_only=True)
+        for root in (shipped()["residual_unet"], run, tmp_path / "mixed")
+    )
+    moved = {key: value for key, value in alone.items() if value.is_floating_point()}
+    assert any(not torch.equal(value, begun[key].float()) for key, value in moved.items())
+    for key, value in moved.items():
+        assert torch.allclose(mixed[key], 0.75 * begun[key].float() + 0.25 * value, atol=1e-6)
+
+
 def test_a_folder_with_a_run_is_not_overwritten(run: Path, data: Path) -> None:
     before = (run / "run.json").read_bytes()
     assert brainseg("train", "--bundle", "residual_unet", "--data", data, "--out", run) == 2
