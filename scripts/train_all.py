@@ -5,7 +5,7 @@
     python scripts/train_all.py --data kaggle_3m --out runs --minutes 25 --jobs 2 amp=true    (two cores with bfloat16)
     python scripts/train_all.py --data kaggle_3m --out runs --bundle residual_unet --fold 0 --fold 1
     python scripts/train_all.py --data kaggle_3m --out runs --fold -1                (final weights, on all patients)
-    python scripts/train_all.py --data kaggle_3m --out more --weights runs max_epochs=30      (each goes on from its own)
+    python scripts/train_all.py --data kaggle_3m --out more --weights runs max_epochs=30     (each goes on from its own)
 
 Each fold is a run of `brainseg train` in OUT/<bundle>/fold_<k>, with its checkpoints and TensorBoard events. Started
 again, it goes on where it stopped. The weights of a run are those of its last epoch: no patient of the fold that scores
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument(
         "--minutes", type=float, help="time for a run, which then has as many epochs as fit (no fewer than 10)"
     )
-    parser.add_argument("--weights", type=Path, help="folder of such runs: each begins with the weights of the same there")
+    parser.add_argument("--weights", type=Path, help="folder of such runs: each begins with the weights of its like")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time; on a CPU each gets its share of the cores")
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE")
     args = parser.parse_args()

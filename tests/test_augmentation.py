@@ -91,7 +91,7 @@ def test_a_cyst_darkens_a_part_well_inside_the_tumour(batch: dict[str, torch.Ten
     after = augmented(batch, **STILL, **all_dark)
     assert torch.equal(after["label"], before["label"])
     share = after["image"] / before["image"]
-    # In the window the tumour has rows 8 to 17 and columns 14 to 33; a cyst keeps two pixels off and is smoothed by one.
+    # The tumour is in rows 8 to 17, columns 14 to 33 of the window; a cyst keeps two pixels off and is smoothed by one.
     assert torch.allclose(share[:, :, 11:15, 17:31], torch.tensor(0.4), atol=1e-4)
     share[:, :, 9:17, 15:33] = 1
     assert torch.allclose(share, torch.tensor(1.0), atol=1e-4)
