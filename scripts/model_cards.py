@@ -2,6 +2,7 @@
 """Write the bundles' model cards from the runs of scripts/train_all.py.
 
     python scripts/model_cards.py --data kaggle_3m --runs runs [--bundle NAME]
+    python scripts/model_cards.py --data kaggle_3m --runs more --first runs     (train_all.py --out more --weights runs)
 
 bundles/<name>/docs gets README.md, the patients one by one (cross_validation.csv) and three pictures: Dice of every
 patient, the training curves, the ten worst patients. The words come from bundles/source/cards/<name>.yaml.
@@ -36,6 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of patients with masks")
     parser.add_argument("--runs", type=Path, required=True, help="what scripts/train_all.py wrote")
+    parser.add_argument("--first", type=Path, help="the runs that those began with")
     parser.add_argument("--bundle", action="append", help="again for more; all that ship weights without it")
     args = parser.parse_args()
     for name in args.bundle or sorted(
@@ -48,10 +50,11 @@ def main() -> None:
         dice = {label: {row["case"]: float(row["dice"]) for row in rows} for label, (rows, _) in scores.items()}
         write_patients(docs / "cross_validation.csv", folds, dice)
         draw_dice(docs / "dice.png", dice)
-        draw_training(docs / "training.png", folds)
+        stages = [[runs / name / root.name for root in folds] for runs in (args.first, args.runs) if runs]
+        draw_training(docs / "training.png", stages)
         draw_worst(docs / "worst.png", args.data, args.runs / name, dice["all three"])
         figures = {label: figure for label, (_, figure) in scores.items()}
-        (docs / "README.md").write_text(card(name, folds, figures))
+        (docs / "README.md").write_text(card(name, stages, figures))
         print(docs / "README.md")
 
 
@@ -90,23 +93,27 @@ def draw_dice(path: Path, dice: Mapping[str, Mapping[str, float]]) -> None:
     figure.savefig(path, dpi=100, metadata={"Software": None})
 
 
-def draw_training(path: Path, folds: Sequence[Path]) -> None:
-    """Dice of the training slices, epoch by epoch."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
+def draw_training(path: Path, stages: Sequence[Sequence[Path]]) -> None:
+    """Dice of the training slices, epoch by epoch, of each fold; `stages` has the same folds, one after another."""
     figure = Figure(figsize=(7, 2.2), layout="constrained")
     axes = figure.add_subplot()
-    for root in folds:
-        events = EventAccumulator(str(root))
-        events.Reload()
-        dice = events.Scalars("train_dice")
-        axes.plot(
-            [one.step for one in dice], [one.value for one in dice], linewidth=0.8, label=root.name.replace("_", " ")
-        )
+    for parts in zip(*stages, strict=True):
+        dice = [value for root in parts for value in training_dice(root)]
+        axes.plot(range(1, len(dice) + 1), dice, linewidth=0.8, label=parts[0].name.replace("_", " "))
     axes.set(xlabel="epoch", ylabel="Dice of training slices", ylim=(0, 1))
     axes.grid(linewidth=0.4)
     axes.legend(fontsize=7, frameon=False, loc="lower right")
     figure.savefig(path, dpi=100, metadata={"Software": None})
+
+
+def training_dice(root: Path) -> list[float]:
+    """Of each epoch of a run."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(root))
+    events.Reload()
+    of_epoch = {one.step: one.value for one in events.Scalars("train_dice")}  # a run that was resumed repeats some
+    return [of_epoch[epoch] for epoch in sorted(of_epoch)]
 
 
 def draw_worst(path: Path, data: Path, runs: Path, dice: Mapping[str, float]) -> None:
@@ -119,13 +126,10 @@ def draw_worst(path: Path, data: Path, runs: Path, dice: Mapping[str, float]) ->
     figure.savefig(path, dpi=75, facecolor=figure.get_facecolor(), metadata={"Software": None})
 
 
-def card(name: str, folds: Sequence[Path], figures: Mapping[str, Mapping[str, Any]]) -> str:
-    run = json.loads((folds[0] / "run.json").read_text())["settings"]
-    settings = tunables(name) | run
+def card(name: str, stages: Sequence[Sequence[Path]], figures: Mapping[str, Mapping[str, Any]]) -> str:
+    folds = stages[-1]
+    settings = tunables(name) | settings_of(folds[0])
     words = ConfigParser.load_config_file(BUNDLES / "source" / "cards" / f"{name}.yaml")
-    trained_on = training_record(folds[0])["trained_on"]
-    per_step = settings["batch_size"] * settings["slices_per_patient"]
-    epochs = settings["max_epochs"]
     rows = [
         {"sequences": label, "mean": f"{one['value']:.3f}", "low": f"{one['low']:.3f}", "high": f"{one['high']:.3f}"}
         | {"median": f"{one['median']:.3f}", "n": one["n"]}
@@ -133,6 +137,8 @@ def card(name: str, folds: Sequence[Path], figures: Mapping[str, Mapping[str, An
     ]
     template = (BUNDLES / "source" / "card.md.j2").read_text()
     numbers = [root.name.removeprefix("fold_") for root in folds]
+    places = ["--out first", "--out runs --weights first"] if len(stages) > 1 else ["--out runs"]
+    wanted = f"--bundle {name}" + ("" if len(folds) == 5 else "".join(f" --fold {number}" for number in numbers))
     return (
         jinja2.Environment(keep_trailing_newline=True, undefined=jinja2.StrictUndefined)
         .from_string(template)
@@ -148,16 +154,32 @@ def card(name: str, folds: Sequence[Path], figures: Mapping[str, Mapping[str, An
             smallest=settings["smallest_lesion_voxels"],
             lesion=settings["lesion_probability"],
             weights=words["weights"],
-            batch=per_step,
-            epochs=epochs,
-            steps=f"{epochs * len(trained_on) * settings['slices_per_patient'] // per_step:,}",
-            coarse=f"{settings['coarse_share']:.0%}",
+            schedule=" and then for ".join(schedule(name, roots[0]) for roots in stages),
             folds=", ".join(numbers),
-            fold_options="" if len(folds) == 5 else "".join(f" --fold {number}" for number in numbers),
-            settings=" ".join(f"{key}={json.dumps(value)}" for key, value in run.items()),
+            commands=[
+                " ".join(
+                    [place, wanted, *(f"{key}={json.dumps(value)}" for key, value in settings_of(roots[0]).items())]
+                )
+                for place, roots in zip(places, stages, strict=True)
+            ],
             rows=rows,
         )
     )
+
+
+def settings_of(root: Path) -> dict[str, Any]:
+    """What a run was given over its bundle's own train.json."""
+    settings: dict[str, Any] = json.loads((root / "run.json").read_text())["settings"]
+    return settings
+
+
+def schedule(name: str, root: Path) -> str:
+    """Of a run, in words."""
+    settings = tunables(name) | settings_of(root)
+    per_step, epochs = settings["batch_size"] * settings["slices_per_patient"], settings["max_epochs"]
+    steps = epochs * len(training_record(root)["trained_on"]) * settings["slices_per_patient"] // per_step
+    coarse = f"the first {settings['coarse_share']:.0%} at half the resolution"
+    return f"{epochs} epochs ({steps:,} steps of {per_step} slices, {coarse})"
 
 
 if __name__ == "__main__":
