@@ -112,16 +112,23 @@ def test_probability_and_mask_are_reproducible_bit_for_bit(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("seen", "kept"), [((0.95, 0.7), [True, False]), ((0.95, 0.9), [True, True]), ((0.7, 0.6), [True, False])]
+    ("seen", "kept"),
+    [
+        ((0.95, 0.7), [True, False]),
+        ((0.95, 0.9), [True, True]),
+        ((0.7, 0.6), [True, False]),
+        ((0.45, 0.7), [False, True]),
+        ((0.45, 0.4), [True, False]),
+    ],
 )
-def test_an_unsure_lesion_is_dropped_but_never_the_largest(
+def test_an_unsure_lesion_is_dropped_but_never_the_one_with_most_voxels_of_a_half(
     bundle: Bundle, seen: tuple[float, float], kept: list[bool]
 ) -> None:
     probability = torch.zeros(1, 40, 40, 6)
     probability[:, 2:20, 2:20, 1:4], probability[:, 25:35, 25:35, 1:4] = seen
     mask = bundle.mask({"pred": MetaTensor(probability)})["pred"][0]
     assert [bool(mask[3, 3, 2]), bool(mask[30, 30, 2])] == kept
-    assert int(mask.sum()) == 18 * 18 * 3 + 300 * kept[1]
+    assert int(mask.sum()) == 18 * 18 * 3 * kept[0] + 300 * kept[1]
     assert bundle.mask({"pred": MetaTensor(torch.zeros(1, 40, 40, 6))})["pred"].sum() == 0
 
 

@@ -113,16 +113,20 @@ def unsure(logits: torch.Tensor, level: float, temperature: float) -> torch.Tens
         shared = torch.logit(torch.sigmoid(shared / temperature).mean(1, keepdim=True)) * temperature
     near = ((shared - level).abs() < NEAR).flatten(1).sum(1)
     order = near.argsort(stable=True)
-    chosen = order[near[order].cumsum(0) > may_be_near(_largest(shared[:, 0] >= level))]
+    chosen = order[near[order].cumsum(0) > may_be_near(_surest(shared[:, 0], level))]
     return torch.tensor(sorted({*below[chosen].tolist(), *chosen.tolist(), *above[chosen].tolist()}), dtype=torch.long)
 
 
-def _largest(marked: torch.Tensor) -> int:
-    """Voxels of the largest part of `marked` `(N, H, W)`; of no other is it certain that the clean-up keeps it."""
+def _surest(logits: torch.Tensor, level: float) -> int:
+    """Voxels of the part of `logits` `(N, H, W)` over `level` that the clean-up is certain to keep.
+
+    It is the one with most voxels of a probability of one half or more (`surest` in base.yaml).
+    """
     from scipy import ndimage
 
-    labels, _ = ndimage.label(marked.numpy())
-    return int(np.bincount(labels[labels > 0], minlength=1).max())
+    labels, count = ndimage.label(logits.numpy() >= level)
+    sizes, sure = (np.bincount(labels[part], minlength=count + 1)[1:] for part in (labels > 0, logits.numpy() >= 0))
+    return max(zip(sure.tolist(), sizes.tolist(), strict=True), default=(0, 0))[1]
 
 
 def may_be_near(marked: int) -> float:

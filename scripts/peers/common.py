@@ -122,7 +122,7 @@ def shared_with_neighbours(logits: Any) -> Any:
 
 
 def without_unsure_lesions(probability: Any, threshold: float, least: float) -> Any:
-    """`(1, X, Y, Z)` with 0 in lesions whose mean probability is below `least`, unless it is the largest."""
+    """`(1, X, Y, Z)` with 0 in lesions whose mean probability is below `least`, but for that with most of one half."""
     import numpy as np
     import torch
     from skimage import measure
@@ -130,6 +130,6 @@ def without_unsure_lesions(probability: Any, threshold: float, least: float) -> 
     array = np.asarray(probability[0])
     parts = measure.label(array >= threshold)
     lesions = measure.regionprops(parts, array)
-    largest = max((one.area for one in lesions), default=0)
-    unsure = [one.label for one in lesions if one.intensity_mean < least and one.area < largest]
+    surest = max(lesions, key=lambda one: ((one.image_intensity >= 0.5).sum(), one.area), default=None)
+    unsure = [one.label for one in lesions if one.intensity_mean < least and one is not surest]
     return probability * torch.from_numpy(~np.isin(parts, unsure))
