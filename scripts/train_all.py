@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BUNDLES = sorted(path.stem for path in (ROOT / "bundles" / "source" / "networks").glob("*.yaml"))
 # glibc gives the memory of every large tensor back and asks for it again; a CPU step is a tenth faster if it does not.
 KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": 2**32, "MALLOC_TRIM_THRESHOLD_": 2**32, "MALLOC_TOP_PAD_": 2**28}
-PROBE = ["max_epochs=4", "coarse_share=0.5", "val_interval=4"]
+PROBE = ["max_epochs=4", "coarse_share=0.5", "val_interval=4", "start_share=0"]
 
 
 def main() -> None:
@@ -58,7 +58,7 @@ def main() -> None:
     common = ["--data", str(args.data), "--folds", str(args.folds)]
     epochs = {}
     for name in bundles if args.minutes else ():
-        epochs[name] = epochs_in(args.minutes, name, common, args.settings)
+        epochs[name] = epochs_in(args.minutes, name, common, args.settings, goes_on=args.weights is not None)
         print(f"{name}: {epochs[name]} epochs in {args.minutes:g} minutes", flush=True)
     with ThreadPoolExecutor(args.jobs) as pool:
         runs = [
@@ -113,11 +113,11 @@ def given(settings: list[str], key: str, otherwise: float) -> float:
     return float(found[-1]) if found else otherwise
 
 
-def epochs_in(minutes: float, name: str, common: list[str], settings: list[str]) -> int:
-    """How many epochs of the bundle fit, from four that are timed."""
+def epochs_in(minutes: float, name: str, common: list[str], settings: list[str], *, goes_on: bool) -> int:
+    """How many epochs of the bundle fit, from four that are timed; one that goes on has no coarse ones unless told."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    coarse = float(given(settings, "coarse_share", tunables(name)["coarse_share"]))
+    coarse = given(settings, "coarse_share", 0 if goes_on else tunables(name)["coarse_share"])
     with tempfile.TemporaryDirectory() as folder:
         probe = ["train", "--bundle", name, *common, "--out", f"{folder}/run", *settings, *PROBE]
         brainseg(probe, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
