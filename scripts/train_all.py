@@ -153,7 +153,8 @@ def scored(data: Path, out: Path, names: list[str], flair_alone: bool) -> str:
     brainseg(["evaluate", "--data", str(data), *members, *looks, "--out", str(folder), "-q"], stdout=subprocess.DEVNULL)
     dice = next(f for f in json.loads((folder / "summary.json").read_text())["figures"] if f["metric"] == "Dice")
     cells = [" + ".join(names), "FLAIR alone" if flair_alone else "all three", f"{dice['value']:.3f}"]
-    cells += [f"{dice['low']:.3f} to {dice['high']:.3f}", f"{dice['median']:.3f}", str(dice["n"])]
+    interval = "-" if dice["low"] is None else f"{dice['low']:.3f} to {dice['high']:.3f}"  # one patient has none
+    cells += [interval, f"{dice['median']:.3f}", str(dice["n"])]
     return f"| {' | '.join(cells)} |"
 
 
