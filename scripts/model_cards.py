@@ -127,7 +127,7 @@ def draw_worst(path: Path, data: Path, runs: Path, dice: Mapping[str, float]) ->
 
 
 def card(name: str, stages: Sequence[Sequence[Path]], figures: Mapping[str, Mapping[str, Any]]) -> str:
-    folds = stages[-1]
+    folds, examples = stages[-1], [roots[0] for roots in stages]  # the folds of a stage differ in their patients alone
     settings = tunables(name) | settings_of(folds[0])
     words = ConfigParser.load_config_file(BUNDLES / "source" / "cards" / f"{name}.yaml")
     rows = [
@@ -154,14 +154,9 @@ def card(name: str, stages: Sequence[Sequence[Path]], figures: Mapping[str, Mapp
             smallest=settings["smallest_lesion_voxels"],
             lesion=settings["lesion_probability"],
             weights=words["weights"],
-            schedule=" and then for ".join(schedule(name, roots[0]) for roots in stages),
+            schedule=" and then for ".join(schedule(name, root) for root in examples),
             folds=", ".join(numbers),
-            commands=[
-                " ".join(
-                    [place, wanted, *(f"{key}={json.dumps(value)}" for key, value in settings_of(roots[0]).items())]
-                )
-                for place, roots in zip(places, stages, strict=True)
-            ],
+            commands=[f"{place} {wanted} {given(root)}" for place, root in zip(places, examples, strict=True)],
             rows=rows,
         )
     )
@@ -171,6 +166,11 @@ def settings_of(root: Path) -> dict[str, Any]:
     """What a run was given over its bundle's own train.json."""
     settings: dict[str, Any] = json.loads((root / "run.json").read_text())["settings"]
     return settings
+
+
+def given(root: Path) -> str:
+    """The same as they are written in a command."""
+    return " ".join(f"{key}={json.dumps(value)}" for key, value in settings_of(root).items())
 
 
 def schedule(name: str, root: Path) -> str:
